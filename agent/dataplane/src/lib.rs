@@ -1,0 +1,1 @@
+//! Applies verdict tables to the kernel.

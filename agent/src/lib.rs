@@ -1,0 +1,1 @@
+//! The agent: watches objects, compiles them and applies the result.
