@@ -1,1 +1,9 @@
-//! NetworkPolicy, compiled.
+//! NetworkPolicy, compiled: objects in, verdict tables out.
+//!
+//! Pure: no I/O, no clock, no async, no knowledge of kernels or API servers; the manifest proves it.
+//! Objects arrive as [`model`] values, valid by construction; what could not be understood arrives as
+//! a policy that denies what it selects.
+#![forbid(unsafe_code)]
+
+pub mod model;
+pub mod table;

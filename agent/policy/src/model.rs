@@ -1,0 +1,136 @@
+//! The objects, reduced to what NetworkPolicy speaks of.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+pub use self::{policy::*, selector::*};
+
+mod policy;
+mod selector;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A namespaced object's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// The name of an object.
+    #[must_use]
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A protocol that NetworkPolicy ports can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// The default where a port names none.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// Its labels; `kubernetes.io/metadata.name` is always among them (KEP-2161).
+    pub labels: Labels,
+}
+
+/// A named container port; sidecars' included.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// `containerPort`.
+    pub port: u16,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub name: Name,
+    /// `metadata.uid`; a recreated pod of the same name is another one.
+    pub uid: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `status.podIPs`, at most one of each family in a valid object.
+    pub addresses: Vec<IpAddr>,
+    /// On the host's network: never a subject, never a peer; its address is the node's.
+    pub host_network: bool,
+    /// Phase Succeeded or Failed: its addresses may already be another's.
+    pub finished: bool,
+    /// `metadata.deletionTimestamp` is set: still counts, but a newer owner of its address wins.
+    pub terminating: bool,
+    /// Its named ports, sorted, without duplicates.
+    pub ports: Vec<NamedPort>,
+    /// `metadata.creationTimestamp` in seconds since the epoch, or 0.
+    pub created: i64,
+}
+
+/// A Service, as far as packets to its addresses may be translated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: Name,
+    /// Cluster, external and load balancer addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A block of addresses: `ipBlock`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block {
+    /// `cidr`, without host bits.
+    pub cidr: IpNet,
+    /// `except`, without host bits, sorted.
+    pub except: Vec<IpNet>,
+}
+
+impl Block {
+    /// Whether the address lies in the block and in none of its exceptions.
+    #[must_use]
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        self.cidr.contains(address) && !self.except.iter().any(|net| net.contains(address))
+    }
+}

@@ -1,0 +1,207 @@
+//! What compilation yields: peer classes, verdict tables and who uses them; kernel-neutral.
+//!
+//! The verdict of a packet between a pod and a peer address is
+//! `table(pod, direction).cell(class_of(address))`; see [`Compiled`].
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use crate::model::{Name, Protocol};
+
+pub use self::ports::PortSet;
+
+mod ports;
+
+/// The way of a packet as seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the pod.
+    Ingress,
+    /// From the pod.
+    Egress,
+}
+
+/// What one peer class may do against one verdict table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cell {
+    /// Allowed destination ports of TCP.
+    pub tcp: PortSet,
+    /// Of UDP.
+    pub udp: PortSet,
+    /// Of SCTP.
+    pub sctp: PortSet,
+    /// Every protocol is allowed, those without ports too; the port sets are then all full.
+    pub all_protocols: bool,
+}
+
+impl Cell {
+    /// Nothing.
+    #[must_use]
+    pub fn deny() -> Self {
+        let none = PortSet::none();
+        Self {
+            tcp: none.clone(),
+            udp: none.clone(),
+            sctp: none,
+            all_protocols: false,
+        }
+    }
+
+    /// Everything.
+    #[must_use]
+    pub fn allow() -> Self {
+        let all = PortSet::all();
+        Self {
+            tcp: all.clone(),
+            udp: all.clone(),
+            sctp: all,
+            all_protocols: true,
+        }
+    }
+
+    /// The port set of a protocol.
+    #[must_use]
+    pub fn ports(&self, protocol: Protocol) -> &PortSet {
+        match protocol {
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+            Protocol::Sctp => &self.sctp,
+        }
+    }
+
+    /// What both allow.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self {
+            tcp: self.tcp.intersection(&other.tcp),
+            udp: self.udp.intersection(&other.udp),
+            sctp: self.sctp.intersection(&other.sctp),
+            all_protocols: self.all_protocols && other.all_protocols,
+        }
+    }
+
+    /// What either allows.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self {
+            tcp: self.tcp.union(&other.tcp),
+            udp: self.udp.union(&other.udp),
+            sctp: self.sctp.union(&other.sctp),
+            all_protocols: self.all_protocols || other.all_protocols,
+        }
+    }
+
+    /// Whether `other` allows all that this one allows.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.intersection(other) == *self
+    }
+}
+
+/// A peer class: the set of all addresses that exactly the same peer lists match (and, where egress rules
+/// name ports, that have the same named ports). Ids are stable while the class lives, and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// The class of an address that no peer list matches; every table gives it its default cell.
+    pub const STRANGER: Self = Self(0);
+}
+
+/// A verdict table. Ids are stable while some pod uses the table, and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+/// Verdicts of one pod and direction, by peer class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// The cell of every class that has none of its own: what rules without peers allow.
+    pub default: Cell,
+    /// The cells that differ from the default.
+    pub cells: BTreeMap<ClassId, Cell>,
+}
+
+impl Table {
+    /// The cell of a class.
+    #[must_use]
+    pub fn cell(&self, class: ClassId) -> &Cell {
+        self.cells.get(&class).unwrap_or(&self.default)
+    }
+}
+
+/// How one direction of a local pod is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// No policy selects the pod in this direction: everything is allowed.
+    None,
+    /// By this table.
+    Table(TableId),
+}
+
+/// A local pod to be enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPod {
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Ingress.
+    pub ingress: Isolation,
+    /// Egress.
+    pub egress: Isolation,
+}
+
+/// The whole desired state. Kept up to date by the compiler; [`Change`] names what moved since it was last taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// The class of each address that differs from the class of the longest block around it.
+    pub addresses: HashMap<IpAddr, ClassId>,
+    /// The nodes of the trie of all cidr and except prefixes, and the class of the addresses in each
+    /// that are in no longer node and not in `addresses`.
+    pub blocks: BTreeMap<IpNet, ClassId>,
+    /// The tables in use.
+    pub tables: HashMap<TableId, Table>,
+    /// The local pods that are on a network of their own and have an address.
+    pub pods: BTreeMap<Name, LocalPod>,
+}
+
+/// What of [`Compiled`] changed: keys whose value is new, other, or gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Blocks.
+    pub blocks: Vec<IpNet>,
+    /// Tables, with the classes whose cell is other than before; a change of the default cell is named
+    /// by `default`.
+    pub tables: Vec<TableChange>,
+    /// Local pods.
+    pub pods: Vec<Name>,
+}
+
+/// One changed table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableChange {
+    /// The table.
+    pub table: TableId,
+    /// The default cell is other than before, or the table is new or gone.
+    pub default: bool,
+    /// The classes whose explicit cell is new, other or gone.
+    pub classes: Vec<ClassId>,
+}
+
+impl Change {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+            && self.blocks.is_empty()
+            && self.tables.is_empty()
+            && self.pods.is_empty()
+    }
+}
