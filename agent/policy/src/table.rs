@@ -4,7 +4,7 @@
 //! `table(pod, direction).cell(class_of(address))`; see [`Compiled`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -168,6 +168,8 @@ pub struct Compiled {
     pub tables: HashMap<TableId, Table>,
     /// The local pods that are on a network of their own and have an address.
     pub pods: BTreeMap<Name, LocalPod>,
+    /// Addresses of Services: packets to them are decided where they leave, on their real destination.
+    pub services: HashSet<IpAddr>,
 }
 
 /// What of [`Compiled`] changed: keys whose value is new, other, or gone.
@@ -182,6 +184,8 @@ pub struct Change {
     pub tables: Vec<TableChange>,
     /// Local pods.
     pub pods: Vec<Name>,
+    /// Addresses of Services that came or went.
+    pub services: Vec<IpAddr>,
 }
 
 /// One changed table.
@@ -203,5 +207,6 @@ impl Change {
             && self.blocks.is_empty()
             && self.tables.is_empty()
             && self.pods.is_empty()
+            && self.services.is_empty()
     }
 }
