@@ -5,5 +5,7 @@
 //! a policy that denies what it selects.
 #![forbid(unsafe_code)]
 
+pub mod compile;
+pub mod index;
 pub mod model;
 pub mod table;

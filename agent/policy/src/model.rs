@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-pub use self::{policy::*, selector::*};
+pub use self::{object::*, policy::*, selector::*};
 
+mod object;
 mod policy;
 mod selector;
 

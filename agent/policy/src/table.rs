@@ -148,7 +148,8 @@ pub enum Isolation {
 pub struct LocalPod {
     /// `metadata.uid`.
     pub uid: Arc<str>,
-    /// Its addresses.
+    /// Those of its addresses that no newer pod claims. Where another pod has taken them all the pod is
+    /// still listed, so that what it has stays enforced.
     pub addresses: Vec<IpAddr>,
     /// Ingress.
     pub ingress: Isolation,
@@ -170,6 +171,34 @@ pub struct Compiled {
     pub pods: BTreeMap<Name, LocalPod>,
     /// Addresses of Services: packets to them are decided where they leave, on their real destination.
     pub services: HashSet<IpAddr>,
+}
+
+impl Compiled {
+    /// The class of an address: its own, or that of the longest block around it.
+    #[must_use]
+    pub fn class_of(&self, address: IpAddr) -> ClassId {
+        if let Some(&class) = self.addresses.get(&address) {
+            return class;
+        }
+        let whole = IpNet::from(address);
+        (0..=whole.max_prefix_len())
+            .rev()
+            .filter_map(|length| IpNet::new(address, length).ok())
+            .find_map(|net| self.blocks.get(&net.trunc()).copied())
+            .unwrap_or(ClassId::STRANGER)
+    }
+
+    /// What a peer at the address may do to a pod (or the pod to it) in this direction.
+    #[must_use]
+    pub fn cell(&self, isolation: Isolation, peer: IpAddr) -> Cell {
+        match isolation {
+            Isolation::None => Cell::allow(),
+            Isolation::Table(table) => match self.tables.get(&table) {
+                Some(table) => table.cell(self.class_of(peer)).clone(),
+                None => Cell::deny(),
+            },
+        }
+    }
 }
 
 /// What of [`Compiled`] changed: keys whose value is new, other, or gone.

@@ -1,0 +1,329 @@
+//! The objects as they are at present: what matters of each, interned, and nothing else.
+//!
+//! Every verb returns what it changed, with the old and the new, so that nobody has to compare states.
+//! Nothing is judged here: what objects mean is for `compile` and `evaluate`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::model::{Key, Labels, Name, NamedPort, Namespace, Object, Objects, Policy, Service};
+
+use self::{claims::Claims, groups::Groups};
+
+mod claims;
+mod groups;
+
+/// All pods of one namespace with the same labels and the same named ports: to every selector and every
+/// named port they are one.
+#[derive(Debug)]
+pub struct Group {
+    /// Never reused.
+    pub id: u32,
+    /// Their namespace.
+    pub namespace: Arc<str>,
+    /// Their labels.
+    pub labels: Labels,
+    /// Their named ports, sorted.
+    pub ports: Vec<NamedPort>,
+}
+
+/// What is kept of a pod.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Namespace and name.
+    pub name: Name,
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// Its namespace, labels and named ports, shared with its like.
+    pub group: Arc<Group>,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `status.podIPs`, without duplicates.
+    pub addresses: Box<[IpAddr]>,
+    /// On the host's network.
+    pub host_network: bool,
+    /// Phase Succeeded or Failed.
+    pub finished: bool,
+    /// Being deleted.
+    pub terminating: bool,
+    /// Creation in seconds since the epoch.
+    pub created: i64,
+}
+
+impl Pod {
+    /// Whether policies can speak of it, as subject or as peer: it runs, on a network of its own.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.host_network && !self.finished
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.group, &other.group)
+            && self.name == other.name
+            && self.uid == other.uid
+            && self.node == other.node
+            && self.addresses == other.addresses
+            && self.host_network == other.host_network
+            && self.finished == other.finished
+            && self.terminating == other.terminating
+            && self.created == other.created
+    }
+}
+
+/// What one verb changed.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    /// The namespace came, went or has other labels.
+    Namespace(Arc<str>),
+    /// The pod came, went or is other than before.
+    Pod {
+        /// As it was.
+        old: Option<Arc<Pod>>,
+        /// As it is.
+        new: Option<Arc<Pod>>,
+    },
+    /// The policy came, went or is other than before.
+    Policy(Name),
+    /// The Service came, went or has other addresses.
+    Service {
+        /// Its addresses before.
+        old: Vec<IpAddr>,
+        /// Its addresses.
+        new: Vec<IpAddr>,
+    },
+}
+
+/// The objects.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: BTreeMap<Arc<str>, Labels>,
+    pods: BTreeMap<Name, Arc<Pod>>,
+    policies: BTreeMap<Name, Arc<Policy>>,
+    services: BTreeMap<Name, Service>,
+    groups: Groups,
+    claims: Claims,
+    nodes: BTreeSet<Arc<str>>,
+}
+
+impl Index {
+    /// Adds the object or replaces the one of its name. `None` if it says nothing new.
+    pub fn apply(&mut self, object: Object) -> Option<Delta> {
+        match object {
+            Object::Namespace(namespace) => self.apply_namespace(namespace),
+            Object::Pod(pod) => self.apply_pod(pod),
+            Object::Policy(policy) => self.apply_policy(policy),
+            Object::Service(service) => self.apply_service(service),
+        }
+    }
+
+    /// Removes the object. `None` if there is none.
+    pub fn delete(&mut self, key: &Key) -> Option<Delta> {
+        match key {
+            Key::Namespace(name) => self
+                .namespaces
+                .remove(name)
+                .map(|_| Delta::Namespace(name.clone())),
+            Key::Pod(name) => self.pods.remove(name).map(|old| {
+                self.forget(&old);
+                Delta::Pod {
+                    old: Some(old),
+                    new: None,
+                }
+            }),
+            Key::Policy(name) => self
+                .policies
+                .remove(name)
+                .map(|_| Delta::Policy(name.clone())),
+            Key::Service(name) => self.services.remove(name).map(|old| Delta::Service {
+                old: old.addresses,
+                new: Vec::new(),
+            }),
+        }
+    }
+
+    /// Makes these all objects of their kind.
+    pub fn reset(&mut self, objects: Objects) -> Vec<Delta> {
+        let (objects, present): (Vec<Object>, Vec<Key>) = match objects {
+            Objects::Namespaces(objects) => (
+                objects.into_iter().map(Object::Namespace).collect(),
+                self.namespaces
+                    .keys()
+                    .cloned()
+                    .map(Key::Namespace)
+                    .collect(),
+            ),
+            Objects::Pods(objects) => (
+                objects.into_iter().map(Object::Pod).collect(),
+                self.pods.keys().cloned().map(Key::Pod).collect(),
+            ),
+            Objects::Policies(objects) => (
+                objects.into_iter().map(Object::Policy).collect(),
+                self.policies.keys().cloned().map(Key::Policy).collect(),
+            ),
+            Objects::Services(objects) => (
+                objects.into_iter().map(Object::Service).collect(),
+                self.services.keys().cloned().map(Key::Service).collect(),
+            ),
+        };
+        let kept: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+        let gone = present.into_iter().filter(|key| !kept.contains(key));
+        let mut deltas: Vec<_> = gone.filter_map(|key| self.delete(&key)).collect();
+        deltas.extend(objects.into_iter().filter_map(|object| self.apply(object)));
+        deltas
+    }
+
+    /// The labels of a namespace, if it is known.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
+    }
+
+    /// The known namespaces and their labels.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
+        self.namespaces.iter()
+    }
+
+    /// The pod of that name.
+    #[must_use]
+    pub fn pod(&self, name: &Name) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
+    /// All pods, by name.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
+    /// The policy of that name.
+    #[must_use]
+    pub fn policy(&self, name: &Name) -> Option<&Arc<Policy>> {
+        self.policies.get(name)
+    }
+
+    /// All policies, by name.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The policies of one namespace, by name.
+    pub fn policies_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
+        let first = Name::new(namespace, "");
+        self.policies
+            .range(first..)
+            .map(|(_, policy)| policy)
+            .take_while(move |policy| *policy.name.namespace == *namespace)
+    }
+
+    /// All Services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The pod that owns the address: of the live pods that claim it the newest that is not terminating, or
+    /// the newest if all are.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.claims.owner(address)
+    }
+
+    /// Whether some pod is of this very group (not of one of the same content that came later).
+    #[must_use]
+    pub fn has_group(&self, group: &Arc<Group>) -> bool {
+        self.groups.has(group)
+    }
+
+    /// The groups that have pods, in no order.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.iter()
+    }
+
+    fn apply_namespace(&mut self, namespace: Namespace) -> Option<Delta> {
+        let Namespace { name, labels } = namespace;
+        if self.namespaces.get(&name) == Some(&labels) {
+            return None;
+        }
+        self.namespaces.insert(name.clone(), labels);
+        Some(Delta::Namespace(name))
+    }
+
+    fn apply_pod(&mut self, pod: crate::model::Pod) -> Option<Delta> {
+        let group = self.groups.join(pod.name.namespace, pod.labels, pod.ports);
+        let mut addresses: Vec<IpAddr> = Vec::with_capacity(pod.addresses.len());
+        for address in pod.addresses {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let new = Arc::new(Pod {
+            name: Name {
+                namespace: group.namespace.clone(),
+                name: pod.name.name,
+            },
+            uid: pod.uid,
+            group,
+            node: pod.node.map(|node| self.node(node)),
+            addresses: addresses.into(),
+            host_network: pod.host_network,
+            finished: pod.finished,
+            terminating: pod.terminating,
+            created: pod.created,
+        });
+        let old = self.pods.insert(new.name.clone(), new.clone());
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        if new.counts() {
+            for &address in &new.addresses {
+                self.claims.add(address, &new);
+            }
+        }
+        if old.as_ref().is_some_and(|old| old.same(&new)) {
+            return None;
+        }
+        Some(Delta::Pod {
+            old,
+            new: Some(new),
+        })
+    }
+
+    fn apply_policy(&mut self, policy: Policy) -> Option<Delta> {
+        let name = policy.name.clone();
+        if self.policies.get(&name).is_some_and(|old| **old == policy) {
+            return None;
+        }
+        self.policies.insert(name.clone(), Arc::new(policy));
+        Some(Delta::Policy(name))
+    }
+
+    fn apply_service(&mut self, service: Service) -> Option<Delta> {
+        let new = service.addresses.clone();
+        let old = self
+            .services
+            .insert(service.name.clone(), service)
+            .map(|old| old.addresses)
+            .unwrap_or_default();
+        (old != new).then_some(Delta::Service { old, new })
+    }
+
+    /// Takes back the claims of a pod that is no longer there, and its place in its group.
+    fn forget(&mut self, old: &Arc<Pod>) {
+        if old.counts() {
+            for &address in &old.addresses {
+                self.claims.remove(address, old);
+            }
+        }
+        self.groups.leave(&old.group);
+    }
+
+    /// The one copy of a node's name.
+    fn node(&mut self, name: Arc<str>) -> Arc<str> {
+        if let Some(known) = self.nodes.get(&name) {
+            return known.clone();
+        }
+        self.nodes.insert(name.clone());
+        name
+    }
+}

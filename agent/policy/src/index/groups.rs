@@ -1,0 +1,91 @@
+//! Groups by content.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use super::Group;
+use crate::model::{Labels, NamedPort};
+
+/// Each group once, with the number of its pods.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    pods: HashMap<Content, usize>,
+    created: u32,
+}
+
+/// A group, compared by what it is instead of by its number.
+#[derive(Debug)]
+struct Content(Arc<Group>);
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.namespace == other.0.namespace
+            && self.0.labels == other.0.labels
+            && self.0.ports == other.0.ports
+    }
+}
+
+impl Eq for Content {}
+
+impl Hash for Content {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.namespace.hash(state);
+        self.0.labels.hash(state);
+        self.0.ports.hash(state);
+    }
+}
+
+impl Groups {
+    /// The group of a further pod.
+    pub(super) fn join(
+        &mut self,
+        namespace: Arc<str>,
+        labels: Labels,
+        mut ports: Vec<NamedPort>,
+    ) -> Arc<Group> {
+        ports.sort();
+        ports.dedup();
+        let content = Content(Arc::new(Group {
+            id: self.created,
+            namespace,
+            labels,
+            ports,
+        }));
+        match self.pods.entry(content) {
+            Entry::Occupied(mut known) => {
+                *known.get_mut() += 1;
+                known.key().0.clone()
+            }
+            Entry::Vacant(place) => {
+                self.created += 1;
+                let group = place.key().0.clone();
+                place.insert(1);
+                group
+            }
+        }
+    }
+
+    /// One pod of the group less.
+    pub(super) fn leave(&mut self, group: &Arc<Group>) {
+        let content = Content(group.clone());
+        if let Some(pods) = self.pods.get_mut(&content) {
+            *pods -= 1;
+            if *pods == 0 {
+                self.pods.remove(&content);
+            }
+        }
+    }
+
+    pub(super) fn has(&self, group: &Arc<Group>) -> bool {
+        self.pods
+            .get_key_value(&Content(group.clone()))
+            .is_some_and(|(known, _)| known.0.id == group.id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.pods.keys().map(|content| &content.0)
+    }
+}
