@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod evaluate;
 pub mod index;
 pub mod model;
 pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,0 +1,12 @@
+//! For tests: random clusters that change at random, objects in few words, and what to hold a
+//! [`Compiled`](crate::table::Compiled) against.
+//!
+//! Everything is a function of a seed, so that a failure is told by a number. The universes of labels,
+//! ports and addresses are small, so that things meet.
+
+pub use self::{build::*, check::*, rng::Rng, world::*};
+
+mod build;
+mod check;
+mod rng;
+mod world;
