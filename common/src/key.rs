@@ -67,10 +67,10 @@ impl FragmentKey {
 }
 
 /// Key of the LPM tries `CIDRS_V4` and `CIDRS_V6` is aya's `lpm_trie::Key` over one of these: the
-/// address bytes in network order.
-pub type CidrV4 = [u8; 4];
+/// address, whose memory is in network order.
+pub type CidrV4 = u32;
 /// See [`CidrV4`].
-pub type CidrV6 = [u8; 16];
+pub type CidrV6 = crate::Address;
 
 abi! {
     CellKey: size 8, align 4;

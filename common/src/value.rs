@@ -168,6 +168,8 @@ impl Flow {
     pub const NODE: u8 = 8;
     /// Permission was withdrawn: its packets are dropped until it is allowed again.
     pub const REVOKED: u8 = 16;
+    /// The other end is a pod of this node: its egress is to be asked too.
+    pub const LOCAL: u8 = 32;
 
     /// The pod has sent a FIN.
     pub const FIN_LOCAL: u8 = 1;

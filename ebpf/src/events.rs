@@ -1,0 +1,139 @@
+//! Counters and events. The programs know no policy names; user space explains an event.
+
+use palisade_common::{
+    Address,
+    event::Event,
+    value::{Config, REASONS},
+    verdict::{Direction, Reason, Verdict},
+};
+
+use crate::{
+    maps,
+    parse::Packet,
+    skb::{self, Skb},
+};
+
+/// Counts a packet that passes.
+#[inline(always)]
+pub(crate) fn allow(skb: Skb, slot: u16, direction: Direction) -> Verdict {
+    if let Some(counters) = maps::counters(slot, direction) {
+        // SAFETY: this CPU's own value.
+        let counters = unsafe { &mut *counters };
+        counters.allowed_packets += 1;
+        counters.allowed_bytes += u64::from(skb.len());
+    }
+    Verdict::Pass
+}
+
+/// Reports the first packet of an allowed flow, where that is asked for.
+#[inline(always)]
+pub(crate) fn opened(
+    skb: Skb,
+    config: &Config,
+    slot: u16,
+    direction: Direction,
+    packet: &Packet,
+    peer: &Address,
+) {
+    if config.flags & Config::REPORT_ALLOWED != 0 {
+        // The last budget of a direction is that of allowed flows: there are fewer reasons than budgets.
+        report(skb, config, slot, direction, Event::ALLOWED, packet, peer);
+    }
+}
+
+/// Counts and reports a packet that is dropped.
+#[inline(never)]
+pub(crate) fn deny(
+    skb: Skb,
+    config: &Config,
+    decided: (u16, Direction, Reason),
+    packet: &Packet,
+) -> Verdict {
+    let (slot, direction, reason) = decided;
+    if let Some(counters) = maps::counters(slot, direction) {
+        // SAFETY: this CPU's own value.
+        let counters = unsafe { &mut *counters };
+        // The compiler knows that a reason is in bounds, the verifier does not: hide it from the former.
+        // SAFETY: a local variable.
+        let number = unsafe { core::ptr::read_volatile(&raw const reason as *const u8) };
+        counters.denied[usize::from(number) % REASONS] += 1;
+        counters.denied_bytes += u64::from(skb.len());
+    }
+    let peer = match direction {
+        Direction::Ingress => &packet.source,
+        Direction::Egress => &packet.destination,
+    };
+    report(skb, config, slot, direction, reason as u8, packet, peer);
+    Verdict::Drop
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct of them would live on the small stack"
+)]
+#[inline(always)]
+fn report(
+    skb: Skb,
+    config: &Config,
+    slot: u16,
+    direction: Direction,
+    reason: u8,
+    packet: &Packet,
+    peer: &Address,
+) {
+    let budgeted = if reason == Event::ALLOWED {
+        (REASONS - 1) as u8
+    } else {
+        reason
+    };
+    if !within_budget(config, slot, direction, budgeted) {
+        return suppressed(slot, direction);
+    }
+    let Some(mut record) = maps::events().reserve::<Event>(0) else {
+        return suppressed(slot, direction);
+    };
+    let event = record.as_mut_ptr();
+    // Field by field into the ring: the program's stack is small.
+    // SAFETY: the ring has reserved a whole event, which is filled here before it is submitted.
+    unsafe {
+        (*event).time = skb::monotonic();
+        (*event).source = packet.source;
+        (*event).destination = packet.destination;
+        (*event).peer = *peer;
+        (*event).source_port = packet.source_port;
+        (*event).destination_port = packet.destination_port;
+        (*event).slot = slot;
+        (*event).reason = reason;
+        (*event).direction = direction as u8;
+        (*event).protocol = packet.protocol;
+        (*event).family = packet.family;
+        (*event).tcp_flags = packet.tcp_flags;
+        (*event).reserved = 0;
+        (*event).length = skb.len();
+    }
+    record.submit(0);
+}
+
+#[inline(always)]
+fn within_budget(config: &Config, slot: u16, direction: Direction, reason: u8) -> bool {
+    let now = skb::jiffies();
+    let Some(budget) = maps::event_budget(slot, direction, reason) else {
+        return false;
+    };
+    // SAFETY: this CPU's own value.
+    let budget = unsafe { &mut *budget };
+    if now.wrapping_sub(budget.since) >= config.hz {
+        budget.since = now;
+        budget.sent = 0;
+    }
+    budget.sent += 1;
+    budget.sent <= config.event_rate
+}
+
+#[inline(always)]
+fn suppressed(slot: u16, direction: Direction) {
+    if let Some(counters) = maps::counters(slot, direction) {
+        // SAFETY: this CPU's own value.
+        unsafe { (*counters).suppressed += 1 };
+    }
+}
