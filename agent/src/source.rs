@@ -1,0 +1,116 @@
+//! Where objects come from. A source turns what it watches into [`Batch`]es; nothing else reaches the engine.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use palisade_policy::model::{Name, Namespace, Pod, Policy, Service};
+
+pub use self::{issue::*, node::Node};
+
+pub mod convert;
+pub mod file;
+mod issue;
+mod node;
+
+/// An object, converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the object of that kind")]
+pub enum Object {
+    Namespace(Namespace),
+    Node(Node),
+    Pod(Pod),
+    Policy(Policy),
+    Service(Service),
+}
+
+impl Object {
+    /// Its kind and name.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Namespace(it) => Key::new(Kind::Namespace, Name::new("", it.name.clone())),
+            Self::Node(it) => Key::new(Kind::Node, Name::new("", it.name.clone())),
+            Self::Pod(it) => Key::new(Kind::Pod, it.name.clone()),
+            Self::Policy(it) => Key::new(Kind::Policy, it.name.clone()),
+            Self::Service(it) => Key::new(Kind::Service, it.name.clone()),
+        }
+    }
+}
+
+/// The kinds that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the kind of that name")]
+pub enum Kind {
+    Namespace,
+    Node,
+    Pod,
+    Policy,
+    Service,
+}
+
+impl Kind {
+    /// The `kind` field.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Policy => "NetworkPolicy",
+            Self::Service => "Service",
+        }
+    }
+
+    /// Whether objects of the kind belong to a namespace.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+}
+
+/// Which object: kind and name; the namespace is empty where the kind has none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub name: Name,
+}
+
+impl Key {
+    /// The key of an object.
+    #[must_use]
+    pub const fn new(kind: Kind, name: Name) -> Self {
+        Self { kind, name }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name } = self;
+        if kind.is_namespaced() {
+            write!(f, "{} {name}", kind.name())
+        } else {
+            write!(f, "{} {}", kind.name(), name.name)
+        }
+    }
+}
+
+/// What became of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new or other than before.
+    Apply(Object),
+    /// It is gone.
+    Delete(Key),
+}
+
+/// All that changed at once.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The changes, at most one of each object.
+    pub changes: Vec<Change>,
+    /// Every problem that stands after them; replaces those of earlier batches.
+    pub issues: Arc<[Issue]>,
+    /// When the source learned of the first of them.
+    pub seen: Instant,
+}

@@ -1,0 +1,141 @@
+//! Problems with what a source read. None of them stops the source, and none makes an object vanish unreported.
+
+use std::{fmt, path::PathBuf};
+
+use super::Key;
+
+/// A problem, where it lies and what is done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// What has the problem.
+    pub subject: Subject,
+    /// The field, as `spec.ingress[0].from[1]`; empty where the whole is meant.
+    pub field: String,
+    /// What is wrong.
+    pub problem: Problem,
+    /// What is done about it.
+    pub effect: Effect,
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.subject)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{}; {}", self.problem, self.effect)
+    }
+}
+
+/// What has a problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// An object.
+    Object(Key),
+    /// A file or a folder of them.
+    Path(PathBuf),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => key.fmt(f),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A value of another type.
+    #[error("{found} where {expected} is expected")]
+    Type {
+        /// What the field holds.
+        found: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A field that the API does not have, or not here.
+    #[error("unknown field")]
+    UnknownField,
+    /// A field that must be there.
+    #[error("missing")]
+    Missing,
+    /// A value that the field cannot have.
+    #[error("{value:?} is not {expected}")]
+    Value {
+        /// The value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Two fields that exclude each other, or a value that another field forbids.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// A text that is neither YAML nor JSON.
+    #[error("{0}")]
+    Syntax(String),
+    /// The operating system refuses.
+    #[error("{0}")]
+    Io(String),
+    /// A file that something still writes.
+    #[error("is being written")]
+    Busy,
+    /// The object is defined here as well.
+    #[error("is also defined in {0}")]
+    Duplicate(String),
+}
+
+/// What is done about a problem. The choice is always the one that denies more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// A peer, port or rule matches nothing.
+    MatchesNothing,
+    /// A direction without readable rules allows nothing.
+    AllowsNothing,
+    /// A policy selects every pod of its namespace.
+    SelectsAll,
+    /// A policy isolates both directions.
+    IsolatesBoth,
+    /// The value is left out.
+    Ignored,
+    /// The object's last good state is kept, if it had one.
+    ObjectKept,
+    /// The last good state of the whole file or folder is kept, if it had one.
+    FileKept,
+    /// This definition is used.
+    Wins,
+}
+
+impl Effect {
+    /// The name used in `-o json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MatchesNothing => "matches-nothing",
+            Self::AllowsNothing => "allows-nothing",
+            Self::SelectsAll => "selects-all",
+            Self::IsolatesBoth => "isolates-both",
+            Self::Ignored => "ignored",
+            Self::ObjectKept => "object-kept",
+            Self::FileKept => "file-kept",
+            Self::Wins => "wins",
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MatchesNothing => "it matches nothing",
+            Self::AllowsNothing => "nothing is allowed",
+            Self::SelectsAll => "every pod of the namespace is selected",
+            Self::IsolatesBoth => "both directions are isolated",
+            Self::Ignored => "ignored",
+            Self::ObjectKept => "the object's last good state is kept",
+            Self::FileKept => "the last good state is kept",
+            Self::Wins => "this definition is used",
+        })
+    }
+}
