@@ -111,6 +111,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// Every problem that stands after them; replaces those of earlier batches.
     pub issues: Arc<[Issue]>,
+    /// Whether the source has told every object at least once; nothing is applied before.
+    pub synced: bool,
     /// When the source learned of the first of them.
     pub seen: Instant,
 }

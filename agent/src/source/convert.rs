@@ -13,7 +13,7 @@ use palisade_policy::model::{Name, Namespace};
 use serde_json::Value;
 
 use self::field::{Fault, Field};
-use super::{Effect, Issue, Key, Kind, Object, Problem, Subject};
+use super::{Effect, Issue, Key, Kind, Object, Problem};
 
 pub mod address;
 mod field;
@@ -70,7 +70,8 @@ struct Report<'a> {
 impl Report<'_> {
     fn add(&mut self, Fault { field, problem }: Fault, effect: Effect) {
         self.issues.push(Issue {
-            subject: Subject::Object(self.key.clone()),
+            file: None,
+            object: Some(self.key.clone()),
             field,
             problem,
             effect,

@@ -1,14 +1,16 @@
 //! Problems with what a source read. None of them stops the source, and none makes an object vanish unreported.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, sync::Arc};
 
 use super::Key;
 
 /// A problem, where it lies and what is done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
-    /// What has the problem.
-    pub subject: Subject,
+    /// The file that has it, where objects come from files.
+    pub file: Option<Arc<str>>,
+    /// The object that has it; `None` where it is the whole file.
+    pub object: Option<Key>,
     /// The field, as `spec.ingress[0].from[1]`; empty where the whole is meant.
     pub field: String,
     /// What is wrong.
@@ -19,29 +21,16 @@ pub struct Issue {
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.subject)?;
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
         write!(f, "{}; {}", self.problem, self.effect)
-    }
-}
-
-/// What has a problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// An object.
-    Object(Key),
-    /// A file or a folder of them.
-    Path(PathBuf),
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Object(key) => key.fmt(f),
-            Self::Path(path) => path.display().fmt(f),
-        }
     }
 }
 
@@ -82,8 +71,8 @@ pub enum Problem {
     /// A file that something still writes.
     #[error("is being written")]
     Busy,
-    /// The object is defined here as well.
-    #[error("is also defined in {0}")]
+    /// The object is defined more than once; the text names the files, in order.
+    #[error("is defined more than once, in {0}")]
     Duplicate(String),
 }
 
@@ -104,8 +93,8 @@ pub enum Effect {
     ObjectKept,
     /// The last good state of the whole file or folder is kept, if it had one.
     FileKept,
-    /// This definition is used.
-    Wins,
+    /// The last of several definitions is used, as if the files were applied in the order of their names.
+    LastWins,
 }
 
 impl Effect {
@@ -120,7 +109,7 @@ impl Effect {
             Self::Ignored => "ignored",
             Self::ObjectKept => "object-kept",
             Self::FileKept => "file-kept",
-            Self::Wins => "wins",
+            Self::LastWins => "last-wins",
         }
     }
 }
@@ -135,7 +124,7 @@ impl fmt::Display for Effect {
             Self::Ignored => "ignored",
             Self::ObjectKept => "the object's last good state is kept",
             Self::FileKept => "the last good state is kept",
-            Self::Wins => "this definition is used",
+            Self::LastWins => "the last definition is used",
         })
     }
 }

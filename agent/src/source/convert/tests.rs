@@ -1,6 +1,9 @@
 use std::net::IpAddr;
 
-use palisade_policy::model::*;
+use palisade_policy::model::{
+    Block, Labels, NamedPort, Operator, Peer, Peers, Pod, Policy, Port, PortNumber, Ports,
+    Protocol, Requirement, Rule, Selector, Service,
+};
 use serde_json::json;
 
 use super::*;
