@@ -1,1 +1,18 @@
-//! The lab.
+//! The lab, in which nodes, pods and the outside world are network namespaces; probes that say who
+//! reaches whom; and packets made by hand.
+//!
+//! Everything that makes namespaces needs root; see [`skip_without_root`].
+
+pub mod lab;
+pub mod packet;
+pub mod probe;
+
+/// Whether a test that needs root has to be skipped; says so if it has.
+#[must_use]
+pub fn skip_without_root() -> bool {
+    let skip = !rustix::process::geteuid().is_root();
+    if skip {
+        println!("SKIP: needs root");
+    }
+    skip
+}
