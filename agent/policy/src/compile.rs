@@ -1,7 +1,13 @@
-//! From objects to verdict tables.
+//! From objects to verdict tables, by what changed.
 //!
-//! The verbs note what changed; [`Compiler::take_change`] brings [`Compiled`] up to date and tells what
-//! moved, so that whatever is queued when the writer becomes free is one batch.
+//! The verbs note what changed; [`Compiler::take_change`] brings the compiled state up to date and tells
+//! what moved, so that whatever is queued when the writer becomes free is one batch. Stages, each fed by
+//! what moved in those before it:
+//!
+//! 1. `policies`: which policies select pods of this node, hence which peer lists matter (`lists`).
+//! 2. `groups`, `blocks`: which lists match which groups of pods and which nodes of the trie of blocks.
+//! 3. `units`, `classes`: the addresses by what matches them, under numbers that follow their bearers.
+//! 4. `tables`: the cells, found from either side: classes by list, tables by list.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,26 +17,47 @@ use std::{
 
 use ipnet::IpNet;
 
+use self::{
+    admission::Admission,
+    blocks::{Blocks, Moved},
+    classes::{Classes, Meaning},
+    groups::Groups,
+    lists::{ListId, Lists},
+    output::Output,
+    policies::Policies,
+    tables::Tables,
+    units::{UnitId, Units},
+};
 use crate::{
-    index::{Index, Pod},
-    model::{
-        Block, Key, Labels, Name, Object, Objects, Peer, Peers, Policy, PortNumber, Ports,
-        Protocol, Rule,
-    },
-    table::{
-        Cell, Change, ClassId, Compiled, Direction, Isolation, LocalPod, PortSet, Table,
-        TableChange, TableId,
-    },
+    index::{Delta, Group, GroupId, Index, Pod},
+    model::{Key, Name, Object, Objects},
+    table::{Change, Compiled, Direction, LocalPod},
 };
 
-/// How much the dataplane can hold.
+mod admission;
+mod blocks;
+mod classes;
+mod follow;
+mod groups;
+mod issues;
+mod journal;
+mod lists;
+mod output;
+mod policies;
+mod ports;
+mod program;
+mod tables;
+mod units;
+
+/// How much the dataplane can hold. What does not fit denies, and [`Compiler::issues`] names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Nodes of the trie of blocks, of each family. A block that does not fit matches nothing.
+    /// Nodes of the trie of blocks, of each family. A block that does not fit matches nothing; those of the
+    /// policies that come last by name give way.
     pub blocks: usize,
-    /// Peer classes. An address that does not fit is a stranger.
+    /// Peer classes beside the strangers'. Addresses whose class does not fit are strangers.
     pub classes: usize,
-    /// Verdict tables. A table that does not fit denies everything.
+    /// Verdict tables. Where one does not fit, a table that denies everything takes its place.
     pub tables: usize,
 }
 
@@ -43,56 +70,106 @@ impl Limits {
     };
 }
 
-type NamedPorts = BTreeMap<(Arc<str>, Protocol), PortSet>;
-type PeerList = (Option<Arc<str>>, Vec<Peer>);
-type Meaning = (Vec<u32>, NamedPorts);
-type TableKey = (Direction, Vec<Name>, NamedPorts);
-
 /// Keeps [`Compiled`] up to date for one node.
 pub struct Compiler {
     node: Arc<str>,
     index: Index,
-    compiled: Compiled,
-    lists: HashMap<PeerList, u32>,
-    classes: HashMap<Meaning, ClassId>,
-    tables: HashMap<TableKey, TableId>,
+    dirty: Dirty,
+    /// The pods of this node that have a network of their own and an address.
+    local: BTreeMap<Name, Arc<Pod>>,
+    /// The others that wait for an address.
+    waiting: BTreeSet<Name>,
+    policies: Policies,
+    lists: Lists,
+    admission: Admission,
+    groups: Groups,
+    blocks: Blocks,
+    units: Units,
+    classes: Classes,
+    tables: Tables,
+    services: HashMap<IpAddr, usize>,
+    output: Output,
 }
 
-struct LiveRule<'a> {
-    list: Option<u32>,
-    rule: &'a Rule,
+/// What changed in the index since it was last compiled.
+#[derive(Default)]
+struct Dirty {
+    namespaces: BTreeSet<Arc<str>>,
+    policies: BTreeSet<Name>,
+    pods: BTreeSet<Name>,
+    groups: HashMap<GroupId, Arc<Group>>,
+    addresses: Vec<IpAddr>,
+    services: Vec<(Vec<IpAddr>, Vec<IpAddr>)>,
+}
+
+impl Dirty {
+    fn note(&mut self, delta: Delta) {
+        match delta {
+            Delta::Namespace(name) => {
+                self.namespaces.insert(name);
+            }
+            Delta::Policy(name) => {
+                self.policies.insert(name);
+            }
+            Delta::Service { old, new } => self.services.push((old, new)),
+            Delta::Pod { old, new } => {
+                for pod in [old, new].into_iter().flatten() {
+                    self.addresses.extend(&pod.addresses);
+                    self.groups
+                        .entry(pod.group.id)
+                        .or_insert_with(|| pod.group.clone());
+                    self.pods.insert(pod.name.clone());
+                }
+            }
+        }
+    }
 }
 
 impl Compiler {
-    /// A compiler of the pods of this node, that knows no objects.
+    /// A compiler for the pods of this node, that knows no objects.
     #[must_use]
-    pub fn new(node: impl Into<Arc<str>>, _limits: Limits) -> Self {
+    pub fn new(node: impl Into<Arc<str>>, limits: Limits) -> Self {
         Self {
             node: node.into(),
             index: Index::default(),
-            compiled: Compiled::default(),
-            lists: HashMap::new(),
-            classes: HashMap::from([(Meaning::default(), ClassId::STRANGER)]),
-            tables: HashMap::new(),
+            dirty: Dirty::default(),
+            local: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            policies: Policies::default(),
+            lists: Lists::default(),
+            admission: Admission::new(limits.blocks),
+            groups: Groups::default(),
+            blocks: Blocks::default(),
+            units: Units::default(),
+            classes: Classes::new(limits.classes),
+            tables: Tables::new(limits.tables),
+            services: HashMap::new(),
+            output: Output::default(),
         }
     }
 
     /// Adds the object or replaces the one of its name.
     pub fn apply(&mut self, object: Object) {
-        self.index.apply(object);
+        if let Some(delta) = self.index.apply(object) {
+            self.dirty.note(delta);
+        }
     }
 
     /// Removes the object.
     pub fn delete(&mut self, key: &Key) {
-        self.index.delete(key);
+        if let Some(delta) = self.index.delete(key) {
+            self.dirty.note(delta);
+        }
     }
 
     /// Makes these all objects of their kind.
     pub fn reset(&mut self, objects: Objects) {
-        self.index.reset(objects);
+        for delta in self.index.reset(objects) {
+            self.dirty.note(delta);
+        }
     }
 
-    /// The objects.
+    /// The objects; they may be ahead of [`Compiler::compiled`].
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.index
@@ -101,335 +178,264 @@ impl Compiler {
     /// The desired state as of the last [`Compiler::take_change`].
     #[must_use]
     pub fn compiled(&self) -> &Compiled {
-        &self.compiled
+        self.output.compiled()
+    }
+
+    /// The pods of this node that wait for an address, by name; they have no interface to enforce at yet.
+    pub fn waiting(&self) -> impl Iterator<Item = &Name> {
+        self.waiting.iter()
     }
 
     /// Compiles what was applied, deleted and reset since the last call, and tells what moved.
     pub fn take_change(&mut self) -> Change {
-        let new = self.compile();
-        let old = std::mem::replace(&mut self.compiled, new);
-        change(&old, &self.compiled)
+        let dirty = std::mem::take(&mut self.dirty);
+        let selection_moved = self.select(&dirty);
+        let blocks = self.match_peers(&dirty);
+        self.place_addresses(&dirty, &blocks);
+        let remeant = self.classify(&blocks.nodes);
+        let stale = if selection_moved {
+            let edited = self.policies.take_edited();
+            self.tables
+                .identify(&mut self.output, &self.policies, &edited)
+        } else {
+            BTreeSet::new()
+        };
+        self.tables
+            .fill(&mut self.output, &self.classes, &stale, &remeant);
+        if selection_moved || !dirty.pods.is_empty() {
+            self.list_pods(&dirty.pods);
+        }
+        for (old, new) in dirty.services {
+            self.list_services(&old, &new);
+        }
+        self.output.take_change()
     }
 
-    fn compile(&mut self) -> Compiled {
+    /// Finds the pods of this node and the policies that select them. Whether any of that is other than it was.
+    fn select(&mut self, dirty: &Dirty) -> bool {
+        let mut moved = false;
+        for name in &dirty.pods {
+            let is_local = |pod: &&Arc<Pod>| pod.counts() && pod.node.as_ref() == Some(&self.node);
+            let new = self.index.pod(name).filter(is_local).cloned();
+            let has_address = |pod: &Arc<Pod>| !pod.addresses.is_empty();
+            if new.as_ref().is_none_or(has_address) {
+                self.waiting.remove(name);
+            } else {
+                self.waiting.insert(name.clone());
+            }
+            let new = new.filter(has_address);
+            let old = match &new {
+                Some(new) => self.local.insert(name.clone(), new.clone()),
+                None => self.local.remove(name),
+            };
+            let (old, new) = (
+                old.map(|pod| pod.group.clone()),
+                new.map(|pod| pod.group.clone()),
+            );
+            if old.as_ref().map(|group| group.id) == new.as_ref().map(|group| group.id) {
+                continue;
+            }
+            moved = true;
+            if let Some(new) = new {
+                self.policies.join(&self.index, &mut self.lists, &new, name);
+            }
+            if let Some(old) = old {
+                self.policies.leave(&mut self.lists, &old, name);
+            }
+        }
+        for name in &dirty.policies {
+            let policy = self.index.policy(name).cloned();
+            self.policies.edit(&mut self.lists, name, policy.as_ref());
+        }
+        moved || !dirty.policies.is_empty()
+    }
+
+    /// Matches the peer lists against groups and blocks.
+    fn match_peers(&mut self, dirty: &Dirty) -> Moved {
         let Self {
-            node,
             index,
             lists,
-            classes,
-            tables,
+            groups,
             ..
         } = self;
-        let subjects: Vec<&Arc<Pod>> = index
-            .pods()
-            .filter(|pod| {
-                pod.counts() && pod.node.as_ref() == Some(node) && !pod.addresses.is_empty()
-            })
-            .collect();
-        let mut live: BTreeMap<&Name, &Policy> = BTreeMap::new();
-        for pod in &subjects {
-            for policy in index.policies_of(&pod.name.namespace) {
-                if policy.selector.matches(&pod.group.labels) {
-                    live.insert(&policy.name, policy);
+        let mut moved = BTreeSet::new();
+        for namespace in &dirty.namespaces {
+            for id in lists.relabel(index, namespace) {
+                if let Some(list) = lists.get(id) {
+                    groups.reconsider(index, id, list, namespace, &mut moved);
                 }
             }
         }
-        let mut used: BTreeMap<u32, PeerList> = BTreeMap::new();
-        let mut names: BTreeSet<(Arc<str>, Protocol)> = BTreeSet::new();
-        let mut rules: BTreeMap<(Direction, &Name), Vec<LiveRule>> = BTreeMap::new();
-        for (name, policy) in &live {
-            for (direction, of) in [
-                (Direction::Ingress, &policy.ingress),
-                (Direction::Egress, &policy.egress),
-            ] {
-                let Some(of) = of else { continue };
-                let mut compiled = Vec::new();
-                for rule in of {
-                    let list = match &rule.peers {
-                        Peers::Any => None,
-                        Peers::Of(peers) => {
-                            let key = (Some(name.namespace.clone()), peers.clone());
-                            let next = lists.len() as u32;
-                            let id = *lists.entry(key.clone()).or_insert(next);
-                            used.insert(id, key);
-                            Some(id)
-                        }
-                    };
-                    if let (Direction::Egress, Ports::Of(ports)) = (direction, &rule.ports) {
-                        for port in ports {
-                            if let PortNumber::Named(name) = &port.number {
-                                names.insert((name.clone(), port.protocol));
-                            }
-                        }
-                    }
-                    compiled.push(LiveRule { list, rule });
-                }
-                rules.insert((direction, name), compiled);
+        let mut new: BTreeMap<&Arc<str>, Vec<Arc<Group>>> = BTreeMap::new();
+        for (id, group) in &dirty.groups {
+            match (index.has_group(group), groups.get(*id)) {
+                (true, None) => new.entry(&group.namespace).or_default().push(group.clone()),
+                (false, Some(_)) => groups.remove(*id),
+                _ => {}
             }
         }
-        let mut class = |meaning: Meaning| -> ClassId {
-            let next = ClassId(classes.len() as u32);
-            *classes.entry(meaning).or_insert(next)
-        };
-        let mut meanings: BTreeMap<ClassId, Meaning> = BTreeMap::new();
-        let mut compiled = Compiled::default();
-        let prefixes: BTreeSet<IpNet> = used
-            .values()
-            .flat_map(|(_, peers)| peers)
-            .filter_map(|peer| match peer {
-                Peer::Block(block) => Some(block),
-                Peer::Pods { .. } => None,
-            })
-            .flat_map(|block| block.except.iter().chain([&block.cidr]))
-            .map(IpNet::trunc)
-            .collect();
-        for net in prefixes {
-            let matched = used
-                .iter()
-                .filter(|(_, (_, peers))| {
-                    peers.iter().any(|peer| match peer {
-                        Peer::Block(block) => covers(block, &net),
-                        Peer::Pods { .. } => false,
-                    })
-                })
-                .map(|(&id, _)| id)
-                .collect();
-            let meaning = (matched, NamedPorts::new());
-            let id = class(meaning.clone());
-            meanings.insert(id, meaning);
-            compiled.blocks.insert(net, id);
+        for (namespace, new) in new {
+            groups.add(index, lists, namespace, new);
         }
-        let addresses: BTreeSet<IpAddr> = index
-            .pods()
-            .flat_map(|pod| pod.addresses.iter().copied())
-            .collect();
+        let settled = lists.settle(index);
+        for (id, _) in &settled.gone {
+            groups.forget(*id, &mut moved);
+        }
+        for (id, list) in &settled.new {
+            for namespace in lists.namespaces(list) {
+                groups.reconsider(index, *id, list, &namespace, &mut moved);
+            }
+        }
+        groups.use_names(self.policies.egress_names(), &mut moved);
+        for group in moved {
+            self.units.touch_group(group);
+        }
+        self.place_blocks(&settled)
+    }
+
+    /// Brings the blocks of the lists into the trie, as far as they fit.
+    fn place_blocks(&mut self, settled: &lists::Settled) -> Moved {
+        let Self {
+            lists,
+            admission,
+            blocks,
+            ..
+        } = self;
+        let mut moved = Moved::default();
+        for (id, list) in &settled.gone {
+            blocks.remove(*id, &admission.admitted(list), &mut moved);
+            admission.unwant(list);
+        }
+        for (_, list) in &settled.new {
+            admission.want(list);
+        }
+        let new: BTreeSet<ListId> = settled.new.iter().map(|(id, _)| *id).collect();
+        let turned = admission.decide(&self.policies, lists);
+        if !turned.is_empty() {
+            let older = lists.iter().filter(|(id, _)| !new.contains(id));
+            for (id, list) in older.filter(|(_, list)| list.blocks().any(|b| turned.contains(b))) {
+                blocks.remove(id, &admission.admitted_before(list, &turned), &mut moved);
+                blocks.place(id, &admission.admitted(list), &mut moved);
+            }
+        }
+        for (id, list) in &settled.new {
+            blocks.place(*id, &admission.admitted(list), &mut moved);
+        }
+        moved
+    }
+
+    /// Puts the addresses whose owner or whose surroundings changed into their units.
+    fn place_addresses(&mut self, dirty: &Dirty, moved: &Moved) {
+        for net in &moved.nodes {
+            self.units.touch_node(*net);
+        }
+        let mut addresses = dirty.addresses.clone();
+        for net in &moved.around {
+            addresses.extend(self.units.inside(net));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
         for address in addresses {
-            let Some(owner) = index.owner(address) else {
-                continue;
-            };
-            let matched = used
-                .iter()
-                .filter(|(_, list)| list_matches(index, list, owner, address))
-                .map(|(&id, _)| id)
-                .collect();
-            let meaning = (matched, named_ports(owner, &names));
-            let id = class(meaning.clone());
-            meanings.insert(id, meaning);
-            let around = compiled
-                .blocks
-                .iter()
-                .filter(|(net, _)| net.contains(&address))
-                .max_by_key(|(net, _)| net.prefix_len())
-                .map_or(ClassId::STRANGER, |(_, &class)| class);
-            if id != around {
-                compiled.addresses.insert(address, id);
+            let owner = self.index.owner(address);
+            let to = owner.map(|pod| (pod.group.id, self.blocks.around(address)));
+            self.units.place(&mut self.output, address, to);
+        }
+    }
+
+    /// Brings the units that may mean something else into their classes, and the entries of their addresses
+    /// up to date. Returns the classes that mean something else.
+    fn classify(&mut self, nodes: &BTreeSet<IpNet>) -> Vec<classes::Remeant> {
+        let mut dirty = self.units.take_dirty();
+        dirty.extend(self.classes.homeless());
+        let judged: Vec<_> = dirty.into_iter().map(|id| (id, self.meaning(id))).collect();
+        let settled = self.classes.settle(&mut self.units, judged);
+
+        let mut nodes = nodes.clone();
+        let mut relisted = BTreeSet::new();
+        for id in settled.moved {
+            let unit = self.units.get(id);
+            if unit.group.is_none() {
+                nodes.insert(unit.node);
+                relisted.extend(self.units.of_node(&unit.node));
             }
+            relisted.insert(id);
         }
-        for pod in subjects {
-            let mut isolation = [Isolation::None; 2];
-            for (slot, direction) in [Direction::Ingress, Direction::Egress].iter().enumerate() {
-                let selecting: Vec<&Name> = live
-                    .values()
-                    .filter(|policy| {
-                        policy.name.namespace == pod.name.namespace
-                            && policy.selector.matches(&pod.group.labels)
-                            && rules.contains_key(&(*direction, &policy.name))
-                    })
-                    .map(|policy| &policy.name)
-                    .collect();
-                if selecting.is_empty() {
-                    continue;
-                }
-                let rules: Vec<&LiveRule> = selecting
-                    .iter()
-                    .flat_map(|name| &rules[&(*direction, *name)])
-                    .collect();
-                let mut resolved = NamedPorts::new();
-                if *direction == Direction::Ingress {
-                    let mut names = BTreeSet::new();
-                    for rule in &rules {
-                        if let Ports::Of(ports) = &rule.rule.ports {
-                            for port in ports {
-                                if let PortNumber::Named(name) = &port.number {
-                                    names.insert((name.clone(), port.protocol));
-                                }
-                            }
-                        }
-                    }
-                    resolved = named_ports(pod, &names);
-                }
-                let key = (
-                    *direction,
-                    selecting.into_iter().cloned().collect(),
-                    resolved,
-                );
-                let next = TableId(tables.len() as u32);
-                let id = *tables.entry(key.clone()).or_insert(next);
-                isolation[slot] = Isolation::Table(id);
-                compiled.tables.entry(id).or_insert_with(|| {
-                    let cell = |meaning: &Meaning| {
-                        rules
-                            .iter()
-                            .filter(|rule| rule.list.is_none_or(|list| meaning.0.contains(&list)))
-                            .fold(Cell::deny(), |cell, rule| {
-                                let names = match direction {
-                                    Direction::Ingress => &key.2,
-                                    Direction::Egress => &meaning.1,
-                                };
-                                cell.union(&ports_cell(&rule.rule.ports, names))
-                            })
-                    };
-                    let default = cell(&Meaning::default());
-                    Table {
-                        cells: meanings
-                            .iter()
-                            .map(|(&id, meaning)| (id, cell(meaning)))
-                            .filter(|(_, cell)| *cell != default)
-                            .collect(),
-                        default,
-                    }
-                });
-            }
-            let [ingress, egress] = isolation;
-            compiled.pods.insert(
-                pod.name.clone(),
-                LocalPod {
-                    uid: pod.uid.clone(),
-                    addresses: pod
-                        .addresses
-                        .iter()
-                        .copied()
-                        .filter(|&address| {
-                            index
-                                .owner(address)
-                                .is_some_and(|owner| Arc::ptr_eq(owner, pod))
-                        })
-                        .collect(),
-                    ingress,
-                    egress,
-                },
-            );
+        for id in relisted {
+            self.units.list(&mut self.output, id);
         }
-        compiled.services = index
-            .services()
-            .flat_map(|service| service.addresses.iter().copied())
-            .collect();
-        compiled
+        for net in nodes {
+            let class = self
+                .units
+                .base(&net)
+                .and_then(|id| self.units.get(id).class());
+            let class = class.filter(|_| self.blocks.is_used(&net));
+            self.output.set_block(net, class);
+        }
+        settled.remeant
     }
-}
 
-fn covers(block: &Block, net: &IpNet) -> bool {
-    block.cidr.contains(net) && !block.except.iter().any(|except| except.contains(net))
-}
-
-fn list_matches(index: &Index, list: &PeerList, pod: &Pod, address: IpAddr) -> bool {
-    let (own, peers) = list;
-    peers.iter().any(|peer| match peer {
-        Peer::Block(block) => block.contains(&address),
-        Peer::Pods { namespaces, pods } => {
-            let in_scope = match namespaces {
-                None => own.as_ref() == Some(&pod.name.namespace),
-                Some(selector) => index
-                    .namespace(&pod.name.namespace)
-                    .is_some_and(|labels: &Labels| selector.matches(labels)),
-            };
-            in_scope && pods.matches(&pod.group.labels)
-        }
-    })
-}
-
-fn named_ports(pod: &Pod, names: &BTreeSet<(Arc<str>, Protocol)>) -> NamedPorts {
-    let mut resolved = NamedPorts::new();
-    for port in &pod.group.ports {
-        let name = (port.name.clone(), port.protocol);
-        if names.contains(&name) {
-            let ports = resolved.entry(name).or_insert_with(PortSet::none);
-            *ports = ports.union(&PortSet::of([(port.port, port.port)]));
-        }
-    }
-    resolved
-}
-
-fn ports_cell(ports: &Ports, names: &NamedPorts) -> Cell {
-    let Ports::Of(ports) = ports else {
-        return Cell::allow();
-    };
-    let mut cell = Cell::deny();
-    for port in ports {
-        let numbers = match &port.number {
-            PortNumber::All => PortSet::all(),
-            PortNumber::Range(first, last) => PortSet::of([(*first, *last)]),
-            PortNumber::Named(name) => names
-                .get(&(name.clone(), port.protocol))
-                .cloned()
-                .unwrap_or_else(PortSet::none),
-        };
-        let set = match port.protocol {
-            Protocol::Tcp => &mut cell.tcp,
-            Protocol::Udp => &mut cell.udp,
-            Protocol::Sctp => &mut cell.sctp,
-        };
-        *set = set.union(&numbers);
-    }
-    cell
-}
-
-fn change(old: &Compiled, new: &Compiled) -> Change {
-    let mut change = Change::default();
-    for address in old.addresses.keys().chain(new.addresses.keys()) {
-        if old.addresses.get(address) != new.addresses.get(address) {
-            change.addresses.push(*address);
-        }
-    }
-    for net in old.blocks.keys().chain(new.blocks.keys()) {
-        if old.blocks.get(net) != new.blocks.get(net) {
-            change.blocks.push(*net);
-        }
-    }
-    for table in old.tables.keys().chain(new.tables.keys()) {
-        let (before, after) = (old.tables.get(table), new.tables.get(table));
-        let none = BTreeMap::new();
-        let (a, b) = (
-            before.map_or(&none, |t| &t.cells),
-            after.map_or(&none, |t| &t.cells),
-        );
-        let mut classes: Vec<_> = a
-            .keys()
-            .chain(b.keys())
-            .filter(|class| a.get(class) != b.get(class))
-            .copied()
-            .collect();
-        classes.sort_unstable();
-        classes.dedup();
-        let default = before.map(|t| &t.default) != after.map(|t| &t.default);
-        if default || !classes.is_empty() {
-            change.tables.push(TableChange {
-                table: *table,
-                default,
-                classes,
+    /// What the addresses of a unit mean; `None` if there are none.
+    fn meaning(&self, id: UnitId) -> Option<Meaning> {
+        let unit = self.units.get(id);
+        let node = self.blocks.get(&unit.node)?;
+        let Some(group) = unit.group else {
+            return Some(Meaning {
+                lists: node.lists.clone(),
+                ..Meaning::default()
             });
+        };
+        if self.units.is_empty(id) {
+            return None;
+        }
+        let group = self.groups.get(group)?;
+        let mut lists = [&*group.lists, &*node.lists].concat();
+        lists.sort_unstable();
+        lists.dedup();
+        Some(Meaning {
+            lists,
+            named: group.named.clone(),
+        })
+    }
+
+    /// Lists the pods of this node, and takes those off the list that are no more.
+    fn list_pods(&mut self, dirty: &BTreeSet<Name>) {
+        for name in dirty.iter().filter(|name| !self.local.contains_key(*name)) {
+            self.output.set_pod(name, None);
+        }
+        for (name, pod) in &self.local {
+            let owned = |address: &&IpAddr| {
+                let owner = self.index.owner(**address);
+                owner.is_some_and(|owner| owner.name == *name)
+            };
+            let listed = LocalPod {
+                uid: pod.uid.clone(),
+                addresses: pod.addresses.iter().filter(owned).copied().collect(),
+                ingress: self.tables.isolation(pod.group.id, Direction::Ingress),
+                egress: self.tables.isolation(pod.group.id, Direction::Egress),
+            };
+            self.output.set_pod(name, Some(listed));
         }
     }
-    for name in old.pods.keys().chain(new.pods.keys()) {
-        if old.pods.get(name) != new.pods.get(name) {
-            change.pods.push(name.clone());
+
+    /// The addresses of a Service are other than before; several Services may have one address.
+    fn list_services(&mut self, old: &[IpAddr], new: &[IpAddr]) {
+        for address in new {
+            let services = self.services.entry(*address).or_default();
+            *services += 1;
+            if *services == 1 {
+                self.output.set_service(*address, true);
+            }
+        }
+        for address in old {
+            if let Some(services) = self.services.get_mut(address) {
+                *services -= 1;
+                if *services == 0 {
+                    self.services.remove(address);
+                    self.output.set_service(*address, false);
+                }
+            }
         }
     }
-    change.services = old
-        .services
-        .symmetric_difference(&new.services)
-        .copied()
-        .collect();
-    change.addresses.sort_unstable();
-    change.addresses.dedup();
-    change.blocks.sort_unstable();
-    change.blocks.dedup();
-    change.tables.sort_by_key(|table| table.table);
-    change.tables.dedup_by_key(|table| table.table);
-    change.pods.sort_unstable();
-    change.pods.dedup();
-    change.services.sort_unstable();
-    change
 }
 
 #[cfg(test)]

@@ -16,12 +16,16 @@ use self::{claims::Claims, groups::Groups};
 mod claims;
 mod groups;
 
+/// The number of a group; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
 /// All pods of one namespace with the same labels and the same named ports: to every selector and every
 /// named port they are one.
 #[derive(Debug)]
 pub struct Group {
-    /// Never reused.
-    pub id: u32,
+    /// Its number.
+    pub id: GroupId,
     /// Their namespace.
     pub namespace: Arc<str>,
     /// Their labels.

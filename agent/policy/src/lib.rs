@@ -8,6 +8,7 @@
 pub mod compile;
 pub mod evaluate;
 pub mod index;
+pub mod issue;
 pub mod model;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt,
     net::IpAddr,
     sync::Arc,
 };
@@ -24,6 +25,15 @@ pub enum Direction {
     Ingress,
     /// From the pod.
     Egress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
 }
 
 /// What one peer class may do against one verdict table.

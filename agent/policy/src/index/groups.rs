@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Group;
+use super::{Group, GroupId};
 use crate::model::{Labels, NamedPort};
 
 /// Each group once, with the number of its pods.
@@ -49,7 +49,7 @@ impl Groups {
         ports.sort();
         ports.dedup();
         let content = Content(Arc::new(Group {
-            id: self.created,
+            id: GroupId(self.created),
             namespace,
             labels,
             ports,

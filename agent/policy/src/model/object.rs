@@ -1,6 +1,6 @@
 //! The objects as one type, for whoever carries them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{Name, Namespace, Pod, Policy, Service};
 
@@ -39,6 +39,17 @@ impl Object {
             Self::Pod(pod) => Key::Pod(pod.name.clone()),
             Self::Policy(policy) => Key::Policy(policy.name.clone()),
             Self::Service(service) => Key::Service(service.name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "namespace {name}"),
+            Self::Pod(name) => write!(f, "pod {name}"),
+            Self::Policy(name) => write!(f, "networkpolicy {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
         }
     }
 }

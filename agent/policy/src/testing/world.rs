@@ -166,10 +166,12 @@ impl World {
             .filter(|key| kind(key))
             .cloned()
             .collect();
-        if keys.is_empty() {
-            return Event::Delete(Key::Pod(name(rng)));
-        }
-        let key = rng.pick(&keys);
+        // Now and then one that is not there: a watch may tell of what was never seen.
+        let key = if keys.is_empty() || rng.percent(5) {
+            Key::Pod(name(rng))
+        } else {
+            rng.pick(&keys)
+        };
         self.objects.remove(&key);
         Event::Delete(key)
     }

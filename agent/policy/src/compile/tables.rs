@@ -1,0 +1,271 @@
+//! Verdict tables of the groups on this node.
+//!
+//! A table is told by the policies that select its pods in one direction and, where their ingress rules
+//! name ports, by what those names mean on its pods. Pods of one identity share it, and an edit of the
+//! policies changes its cells in place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    classes::{Classes, Remeant, difference},
+    follow::{Part, follow},
+    lists::ListId,
+    output::Output,
+    policies::{LocalGroup, Policies, PolicyId},
+    ports::{NamedPorts, PortName, names, resolve},
+    program::Program,
+};
+use crate::{
+    index::GroupId,
+    table::{Cell, ClassId, Direction, Isolation, TableId},
+};
+
+/// What tells a table from all others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    direction: Direction,
+    policies: BTreeSet<PolicyId>,
+    named: NamedPorts,
+}
+
+struct Entry {
+    identity: Identity,
+    program: Program,
+}
+
+/// One direction of a group.
+type Side = (GroupId, Direction);
+
+/// All tables.
+#[derive(Default)]
+pub(super) struct Tables {
+    tables: BTreeMap<TableId, Entry>,
+    sides: BTreeMap<Side, TableId>,
+    listed: HashMap<ListId, BTreeSet<TableId>>,
+    named: HashMap<PortName, BTreeSet<TableId>>,
+    created: u32,
+    limit: usize,
+    /// Sides whose table does not fit, and the table that denies everything, which they share.
+    refused: BTreeSet<Side>,
+    deny_all: Option<TableId>,
+}
+
+impl Tables {
+    /// Room for that many tables.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn isolation(&self, group: GroupId, direction: Direction) -> Isolation {
+        let refused = self.deny_all.filter(|_| self.refuses(group, direction));
+        match self.sides.get(&(group, direction)).copied().or(refused) {
+            Some(table) => Isolation::Table(table),
+            None => Isolation::None,
+        }
+    }
+
+    /// Whether the group's table does not fit.
+    pub(super) fn refuses(&self, group: GroupId, direction: Direction) -> bool {
+        self.refused.contains(&(group, direction))
+    }
+
+    /// Gives the groups their tables, after groups or policies changed. `edited` names the policies that are
+    /// other than before. Returns the tables whose cells have to be worked out from nothing.
+    pub(super) fn identify(
+        &mut self,
+        output: &mut Output,
+        policies: &Policies,
+        edited: &BTreeSet<PolicyId>,
+    ) -> BTreeSet<TableId> {
+        let mut sides = BTreeMap::new();
+        let mut members: BTreeMap<Identity, Vec<Side>> = BTreeMap::new();
+        let mut parts = Vec::new();
+        for (id, group) in policies.groups() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let Some(identity) = identity(policies, group, direction) else {
+                    continue;
+                };
+                let side = (id, direction);
+                if let Some(&was) = self.sides.get(&side) {
+                    parts.push(Part {
+                        was,
+                        now: identity.clone(),
+                        weight: group.pods.len(),
+                    });
+                }
+                members.entry(identity).or_default().push(side);
+            }
+        }
+        let numbers = follow(parts);
+
+        let kept: BTreeSet<TableId> = numbers.values().copied().collect();
+        let gone: Vec<_> = self
+            .tables
+            .keys()
+            .filter(|id| !kept.contains(id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.reprogram(id, None);
+            self.tables.remove(&id);
+            output.remove_table(id);
+        }
+        let mut stale = BTreeSet::new();
+        self.refused.clear();
+        let mut room = self.limit.saturating_sub(kept.len());
+        for (identity, members) in members {
+            let id = match numbers.get(&identity) {
+                Some(&id) => id,
+                None if room > 0 => {
+                    room -= 1;
+                    self.number()
+                }
+                None => {
+                    self.refused.extend(members);
+                    continue;
+                }
+            };
+            sides.extend(members.into_iter().map(|side| (side, id)));
+            let same = self.tables.get(&id).is_some_and(|entry| {
+                entry.identity == identity && identity.policies.is_disjoint(edited)
+            });
+            if !same {
+                let direction = identity.direction;
+                let policies = identity.policies.iter().filter_map(|&id| policies.get(id));
+                let rules = policies
+                    .filter_map(|policy| policy.rules(direction))
+                    .flatten();
+                let program = match direction {
+                    Direction::Ingress => Program::ingress(rules, &identity.named),
+                    Direction::Egress => Program::egress(rules),
+                };
+                self.reprogram(id, Some(&program));
+                output.set_default(id, program.default.clone());
+                self.tables.insert(id, Entry { identity, program });
+                stale.insert(id);
+            }
+        }
+        self.sides = sides;
+        self.share_deny_all(output);
+        stale
+    }
+
+    /// Works out the cells: all of the tables that are stale, and those of the classes that mean something
+    /// else than before in the tables to which the difference matters.
+    pub(super) fn fill(
+        &self,
+        output: &mut Output,
+        classes: &Classes,
+        stale: &BTreeSet<TableId>,
+        remeant: &[Remeant],
+    ) {
+        for &id in stale {
+            let Some(Entry { program, .. }) = self.tables.get(&id) else {
+                continue;
+            };
+            let mut concerned = program.classes(classes);
+            if let Some(table) = output.compiled().tables.get(&id) {
+                concerned.extend(table.cells.keys());
+            }
+            for class in concerned {
+                self.fill_cell(output, classes, id, class);
+            }
+        }
+        for Remeant { class, was, is } in remeant {
+            let lists = difference(&was.lists, &is.lists).chain(difference(&is.lists, &was.lists));
+            let mut concerned: BTreeSet<TableId> = lists
+                .filter_map(|list| self.listed.get(list))
+                .flatten()
+                .copied()
+                .collect();
+            if was.named != is.named {
+                let names = was.named.keys().chain(is.named.keys());
+                concerned.extend(names.filter_map(|name| self.named.get(name)).flatten());
+            }
+            for id in concerned.difference(stale) {
+                self.fill_cell(output, classes, *id, *class);
+            }
+        }
+    }
+
+    fn fill_cell(&self, output: &mut Output, classes: &Classes, id: TableId, class: ClassId) {
+        let Some(Entry { program, .. }) = self.tables.get(&id) else {
+            return;
+        };
+        let cell = classes.meaning(class).map(|meaning| program.cell(meaning));
+        output.set_cell(id, class, cell.filter(|cell| *cell != program.default));
+    }
+
+    /// Finds the table by the lists and names of this program.
+    fn reprogram(&mut self, id: TableId, program: Option<&Program>) {
+        if let Some(entry) = self.tables.get(&id) {
+            for list in entry.program.lists() {
+                forget(&mut self.listed, &list, id);
+            }
+            for name in entry.program.names() {
+                forget(&mut self.named, name, id);
+            }
+        }
+        if let Some(program) = program {
+            for list in program.lists() {
+                self.listed.entry(list).or_default().insert(id);
+            }
+            for name in program.names() {
+                self.named.entry(name.clone()).or_default().insert(id);
+            }
+        }
+    }
+
+    fn share_deny_all(&mut self, output: &mut Output) {
+        match (self.deny_all, self.refused.is_empty()) {
+            (None, false) => {
+                let id = self.number();
+                output.set_default(id, Cell::deny());
+                self.deny_all = Some(id);
+            }
+            (Some(id), true) => {
+                output.remove_table(id);
+                self.deny_all = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn number(&mut self) -> TableId {
+        let id = TableId(self.created);
+        self.created += 1;
+        id
+    }
+}
+
+/// The identity of a group's table; `None` if no policy isolates it.
+fn identity(policies: &Policies, group: &LocalGroup, direction: Direction) -> Option<Identity> {
+    let mut asked = BTreeSet::new();
+    let mut selecting = BTreeSet::new();
+    for &id in &group.policies {
+        let Some(rules) = policies.get(id).and_then(|live| live.rules(direction)) else {
+            continue;
+        };
+        selecting.insert(id);
+        if direction == Direction::Ingress {
+            asked.extend(rules.iter().flat_map(|rule| names(&rule.ports)));
+        }
+    }
+    (!selecting.is_empty()).then(|| Identity {
+        direction,
+        policies: selecting,
+        named: resolve(&group.group, |name| asked.contains(name)),
+    })
+}
+
+fn forget<K: Eq + std::hash::Hash>(of: &mut HashMap<K, BTreeSet<TableId>>, key: &K, id: TableId) {
+    if let Some(tables) = of.get_mut(key) {
+        tables.remove(&id);
+        if tables.is_empty() {
+            of.remove(key);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Units: addresses that cannot differ.
+//!
+//! A unit is what pods of one group own within one node of the trie of blocks, or all that no pod owns in
+//! a node. What an address means is worked out per unit; addresses are touched only where their entry
+//! changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{blocks::last, output::Output};
+use crate::{index::GroupId, table::ClassId};
+
+/// A unit's place among all.
+pub(super) type UnitId = usize;
+
+/// One unit.
+pub(super) struct Unit {
+    /// Whose pods own the addresses; `None`: all addresses of the node that no pod owns.
+    pub(super) group: Option<GroupId>,
+    /// The longest node around them.
+    pub(super) node: IpNet,
+    /// The addresses that pods own.
+    members: Vec<IpAddr>,
+    /// The class, once it has one, and the place among that class's units.
+    pub(super) class: Option<(ClassId, usize)>,
+    /// The class under which the members have entries; `None` where the node's class is theirs anyway.
+    listed: Option<ClassId>,
+}
+
+impl Unit {
+    /// The number of entries that its class is written to.
+    pub(super) fn weight(&self) -> usize {
+        match self.group {
+            Some(_) => self.members.len(),
+            None => 1,
+        }
+    }
+
+    pub(super) fn class(&self) -> Option<ClassId> {
+        self.class.map(|(class, _)| class)
+    }
+
+    /// One of the addresses that pods own.
+    pub(super) fn example(&self) -> Option<IpAddr> {
+        self.members.first().copied()
+    }
+}
+
+/// All units.
+#[derive(Default)]
+pub(super) struct Units {
+    units: Vec<Unit>,
+    free: Vec<UnitId>,
+    nodes: HashMap<IpNet, BTreeMap<Option<GroupId>, UnitId>>,
+    groups: HashMap<GroupId, BTreeSet<UnitId>>,
+    places: BTreeMap<IpAddr, (UnitId, usize)>,
+    /// Units that may mean something else than before.
+    dirty: BTreeSet<UnitId>,
+}
+
+impl Units {
+    pub(super) fn get(&self, id: UnitId) -> &Unit {
+        &self.units[id]
+    }
+
+    pub(super) fn get_mut(&mut self, id: UnitId) -> &mut Unit {
+        &mut self.units[id]
+    }
+
+    /// Whether nobody is in it.
+    pub(super) fn is_empty(&self, id: UnitId) -> bool {
+        let unit = &self.units[id];
+        unit.group.is_some() && unit.members.is_empty()
+    }
+
+    /// The unit of the addresses in a node that no pod owns.
+    pub(super) fn base(&self, net: &IpNet) -> Option<UnitId> {
+        self.nodes.get(net)?.get(&None).copied()
+    }
+
+    /// The units of a node.
+    pub(super) fn of_node(&self, net: &IpNet) -> impl Iterator<Item = UnitId> {
+        self.nodes
+            .get(net)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .copied()
+    }
+
+    /// Units that may mean something else than before, since the last call.
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<UnitId> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub(super) fn touch_group(&mut self, group: GroupId) {
+        self.dirty
+            .extend(self.groups.get(&group).into_iter().flatten());
+    }
+
+    /// The node came, went, or is matched by other lists.
+    pub(super) fn touch_node(&mut self, net: IpNet) {
+        self.unit(None, net);
+        let units = self.nodes.get(&net).into_iter().flat_map(BTreeMap::values);
+        self.dirty.extend(units);
+    }
+
+    /// The addresses in a prefix that pods own.
+    pub(super) fn inside(&self, net: &IpNet) -> impl Iterator<Item = IpAddr> {
+        let range = net.network()..=last(net).network();
+        self.places.range(range).map(|(&address, _)| address)
+    }
+
+    /// Puts an address where it belongs: to the pods of a group, in a node, or to nobody.
+    pub(super) fn place(
+        &mut self,
+        output: &mut Output,
+        address: IpAddr,
+        to: Option<(GroupId, IpNet)>,
+    ) {
+        let to = to.map(|(group, net)| self.unit(Some(group), net));
+        let from = self.places.get(&address).copied();
+        if from.map(|(unit, _)| unit) == to {
+            return;
+        }
+        if let Some((unit, place)) = from {
+            self.dirty.insert(unit);
+            let unit = &mut self.units[unit];
+            unit.members.swap_remove(place);
+            if let Some(moved) = unit.members.get(place)
+                && let Some((_, at)) = self.places.get_mut(moved)
+            {
+                *at = place;
+            }
+            if unit.listed.is_some() {
+                output.set_address(address, None);
+            }
+            self.places.remove(&address);
+        }
+        if let Some(id) = to {
+            let unit = &mut self.units[id];
+            self.places.insert(address, (id, unit.members.len()));
+            unit.members.push(address);
+            if unit.listed.is_some() {
+                output.set_address(address, unit.listed);
+            }
+        }
+    }
+
+    /// Brings the entries of the unit's addresses in line with its class and that of the node.
+    pub(super) fn list(&mut self, output: &mut Output, id: UnitId) {
+        let unit = &self.units[id];
+        let around = self
+            .base(&unit.node)
+            .and_then(|base| self.units[base].class());
+        let unit = &mut self.units[id];
+        let listed = unit.class().filter(|_| unit.class() != around);
+        if unit.group.is_some() && unit.listed != listed {
+            unit.listed = listed;
+            for &address in &unit.members {
+                output.set_address(address, listed);
+            }
+        }
+    }
+
+    /// Forgets a unit that is of no class any more.
+    pub(super) fn remove(&mut self, id: UnitId) {
+        let unit = &self.units[id];
+        if let Some(units) = self.nodes.get_mut(&unit.node) {
+            units.remove(&unit.group);
+            if units.is_empty() {
+                self.nodes.remove(&unit.node);
+            }
+        }
+        if let Some(group) = unit.group
+            && let Some(units) = self.groups.get_mut(&group)
+        {
+            units.remove(&id);
+            if units.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+        self.free.push(id);
+    }
+
+    /// The unit of these, made if need be.
+    fn unit(&mut self, group: Option<GroupId>, node: IpNet) -> UnitId {
+        if let Some(&id) = self.nodes.get(&node).and_then(|units| units.get(&group)) {
+            return id;
+        }
+        let unit = Unit {
+            group,
+            node,
+            members: Vec::new(),
+            class: None,
+            listed: None,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.units[id] = unit;
+                id
+            }
+            None => {
+                self.units.push(unit);
+                self.units.len() - 1
+            }
+        };
+        self.nodes.entry(node).or_default().insert(group, id);
+        self.dirty.insert(id);
+        if let Some(group) = group {
+            self.groups.entry(group).or_default().insert(id);
+            // Entries are told against the class of the node's other addresses.
+            self.unit(None, node);
+        }
+        id
+    }
+}
