@@ -24,8 +24,10 @@ pub const FLOWS_NEW: u32 = 131_072;
 pub const PENDING: u32 = 32_768;
 /// Entries of `FRAGMENTS`.
 pub const FRAGMENTS: u32 = 16_384;
-/// Interfaces of a node that carry one of the programs.
-pub const INTERFACES: u32 = 16_384;
+/// Interface indices that `INTERFACES` holds; an array, for its lookup is on every packet's way.
+pub const INTERFACES: u32 = 65_536;
+/// Entries of `INTERFACES_HIGH`: devices with an index beyond that.
+pub const INTERFACES_HIGH: u32 = 16_384;
 /// Bytes of the event ring.
 pub const EVENT_BYTES: u32 = 1 << 20;
 /// Ports in one leaf of a port set.

@@ -26,22 +26,6 @@ pub enum State {
     Judged = 5,
 }
 
-impl State {
-    /// The state of that number.
-    #[must_use]
-    #[inline(always)]
-    pub const fn from_number(number: u16) -> Option<Self> {
-        match number {
-            1 => Some(Self::Expected),
-            2 => Some(Self::Opening),
-            3 => Some(Self::Undecided),
-            4 => Some(Self::Reply),
-            5 => Some(Self::Judged),
-            _ => None,
-        }
-    }
-}
-
 /// `tc_index` of slot and state.
 #[must_use]
 #[inline(always)]
@@ -49,14 +33,18 @@ pub const fn encode(slot: u16, state: State) -> u16 {
     (slot << 4) | state as u16
 }
 
-/// Slot and state of a `tc_index`; `None` where no program has written one.
+/// The slot in a `tc_index`; 0 where no pod is named.
 #[must_use]
 #[inline(always)]
-pub const fn decode(tc_index: u16) -> Option<(u16, State)> {
-    match State::from_number(tc_index & 0xf) {
-        Some(state) => Some((tc_index >> 4, state)),
-        None => None,
-    }
+pub const fn slot(tc_index: u16) -> u16 {
+    tc_index >> 4
+}
+
+/// The number of the [`State`] in a `tc_index`; 0 where no program has written one.
+#[must_use]
+#[inline(always)]
+pub const fn state(tc_index: u16) -> u8 {
+    (tc_index & 0xf) as u8
 }
 
 /// Bits of the cookie that bind the destination.

@@ -115,7 +115,7 @@ pub struct Slot {
     pub v6: Address,
 }
 
-/// Value of `INTERFACES`, keyed by interface index.
+/// Value of `INTERFACES`, an array by interface index, and of `INTERFACES_HIGH`, a hash map for indices beyond it.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -125,13 +125,15 @@ pub struct Interface {
     pub slot: u16,
     /// Length of the link header in bytes: 14 for Ethernet, 0 for devices that have none.
     pub link_header: u8,
-    /// [`Interface::BRIDGE`] or 0.
+    /// [`Interface::KNOWN`], always, and [`Interface::BRIDGE`].
     pub flags: u8,
 }
 
 impl Interface {
     /// The interface is a bridge master with pods among its ports.
     pub const BRIDGE: u8 = 1;
+    /// The entry is written: of an array every index has one.
+    pub const KNOWN: u8 = 2;
 }
 
 /// Value of the flow tables.

@@ -17,8 +17,6 @@ use crate::{
 #[inline(always)]
 pub(crate) fn allow(skb: Skb, slot: u16, direction: Direction) -> Verdict {
     if let Some(counters) = maps::counters(slot, direction) {
-        // SAFETY: this CPU's own value.
-        let counters = unsafe { &mut *counters };
         counters.allowed_packets += 1;
         counters.allowed_bytes += u64::from(skb.len());
     }
@@ -51,12 +49,7 @@ pub(crate) fn deny(
 ) -> Verdict {
     let (slot, direction, reason) = decided;
     if let Some(counters) = maps::counters(slot, direction) {
-        // SAFETY: this CPU's own value.
-        let counters = unsafe { &mut *counters };
-        // The compiler knows that a reason is in bounds, the verifier does not: hide it from the former.
-        // SAFETY: a local variable.
-        let number = unsafe { core::ptr::read_volatile(&raw const reason as *const u8) };
-        counters.denied[usize::from(number) % REASONS] += 1;
+        counters.denied[maps::reason_index(reason as u8)] += 1;
         counters.denied_bytes += u64::from(skb.len());
     }
     let peer = match direction {
@@ -67,10 +60,6 @@ pub(crate) fn deny(
     Verdict::Drop
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct of them would live on the small stack"
-)]
 #[inline(always)]
 fn report(
     skb: Skb,
@@ -89,29 +78,26 @@ fn report(
     if !within_budget(config, slot, direction, budgeted) {
         return suppressed(slot, direction);
     }
-    let Some(mut record) = maps::events().reserve::<Event>(0) else {
-        return suppressed(slot, direction);
-    };
-    let event = record.as_mut_ptr();
     // Field by field into the ring: the program's stack is small.
-    // SAFETY: the ring has reserved a whole event, which is filled here before it is submitted.
-    unsafe {
-        (*event).time = skb::monotonic();
-        (*event).source = packet.source;
-        (*event).destination = packet.destination;
-        (*event).peer = *peer;
-        (*event).source_port = packet.source_port;
-        (*event).destination_port = packet.destination_port;
-        (*event).slot = slot;
-        (*event).reason = reason;
-        (*event).direction = direction as u8;
-        (*event).protocol = packet.protocol;
-        (*event).family = packet.family;
-        (*event).tcp_flags = packet.tcp_flags;
-        (*event).reserved = 0;
-        (*event).length = skb.len();
+    let sent = maps::send(|event| {
+        event.time = skb::monotonic();
+        event.source = maps::copy(&packet.source);
+        event.destination = maps::copy(&packet.destination);
+        event.peer = maps::copy(peer);
+        event.source_port = packet.source_port;
+        event.destination_port = packet.destination_port;
+        event.slot = slot;
+        event.reason = reason;
+        event.direction = direction as u8;
+        event.protocol = packet.protocol;
+        event.family = packet.family;
+        event.tcp_flags = packet.tcp_flags;
+        event.reserved = 0;
+        event.length = skb.len();
+    });
+    if !sent {
+        suppressed(slot, direction);
     }
-    record.submit(0);
 }
 
 #[inline(always)]
@@ -120,8 +106,6 @@ fn within_budget(config: &Config, slot: u16, direction: Direction, reason: u8) -
     let Some(budget) = maps::event_budget(slot, direction, reason) else {
         return false;
     };
-    // SAFETY: this CPU's own value.
-    let budget = unsafe { &mut *budget };
     if now.wrapping_sub(budget.since) >= config.hz {
         budget.since = now;
         budget.sent = 0;
@@ -133,7 +117,6 @@ fn within_budget(config: &Config, slot: u16, direction: Direction, reason: u8) -
 #[inline(always)]
 fn suppressed(slot: u16, direction: Direction) {
     if let Some(counters) = maps::counters(slot, direction) {
-        // SAFETY: this CPU's own value.
-        unsafe { (*counters).suppressed += 1 };
+        counters.suppressed += 1;
     }
 }

@@ -98,8 +98,7 @@ fn confirm_waiting(skb: Skb, config: &Config, number: u16, packet: &Packet, loca
         _ => packet.key(number, Direction::Egress),
     };
     let mut flags = match maps::flow(Flows::New, &key) {
-        // SAFETY: map values stay readable while the program runs.
-        Some(flow) => unsafe { (*flow).flags },
+        Some(flow) => flow.flags,
         None => Flow::EGRESS,
     };
     flags &= !Flow::PENDING;

@@ -24,8 +24,8 @@ pub(crate) enum Settled {
     Miss,
     /// A flow that waits for its exit. It passes nothing.
     Pending,
-    /// A flow that policy allows: its flags. The entry may be another's if the packet answered it.
-    Passes(u8, *const Flow),
+    /// A flow that policy allows: its flags. The entry.
+    Passes(u8, &'static Flow),
     /// A flow whose permission was withdrawn.
     Revoked,
 }
@@ -83,12 +83,9 @@ pub(crate) fn settle(
         table = Flows::New;
         found = maps::flow(Flows::New, key);
     }
-    let Some(entry) = found else {
+    let Some(flow) = found else {
         return Settled::Miss;
     };
-    // SAFETY: map values stay readable while the program runs; a value reused meanwhile is caught by the
-    // judgement its next packet gets.
-    let flow = unsafe { &mut *entry };
     let answered = table != Flows::New;
     let age = now.wrapping_sub(flow.seen);
     if age > lifetime(key.protocol, answered, flow.tcp).wrapping_mul(config.hz) {
@@ -141,9 +138,8 @@ pub(crate) fn settle(
         flow.seen = now;
         // The kernel copies one entry into the other; the program's small stack is spared.
         maps::set_flow(home, key, flow);
-        maps::forget_flow(Flows::New, key);
     }
-    Settled::Passes(flags, entry)
+    Settled::Passes(flags, flow)
 }
 
 /// Whether a packet in this direction comes from the end that did not open the flow.
@@ -175,7 +171,7 @@ fn still_allowed(slot: &Slot, key: &FlowKey, flow: &Flow) -> bool {
 #[inline(always)]
 pub(crate) fn entry(config: &Config, peer: &Address, port: u16, flags: u8) -> Flow {
     Flow {
-        peer: *peer,
+        peer: maps::copy(peer),
         revision: config.revision,
         seen: skb::jiffies(),
         port,
@@ -195,5 +191,4 @@ pub(crate) fn open(key: &FlowKey, flow: &Flow) {
 #[inline(always)]
 pub(crate) fn take_up(key: &FlowKey, flow: &Flow) {
     maps::set_flow(home(key.protocol), key, flow);
-    maps::forget_flow(Flows::New, key);
 }

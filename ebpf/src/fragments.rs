@@ -28,8 +28,8 @@ pub(crate) fn complete(config: &Config, now: u32, packet: &mut Packet, point: u1
 #[inline(never)]
 fn complete_fragment(config: &Config, now: u32, packet: &mut Packet, point: u16) -> bool {
     let key = FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
+        source: maps::copy(&packet.source),
+        destination: maps::copy(&packet.destination),
         identification: packet.identification,
         point,
         protocol: packet.protocol,

@@ -69,8 +69,6 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
             if flags & Flow::INGRESS != 0 {
                 skb.set_mark(number, State::Reply);
             } else {
-                // SAFETY: a packet of the opening end moves no entry, so it is still this flow's.
-                let flow = unsafe { &*flow };
                 let expected = destination(&config, number, packet, &flow.peer, flow.port);
                 skb.set_cookie(mark::cookie(config.secret, expected, packet.source_port));
                 skb.set_mark(number, State::Expected);

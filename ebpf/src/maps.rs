@@ -7,7 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use palisade_common::{
-    Address, family,
+    Address,
+    event::Event,
+    family,
     key::{CellKey, FlowKey, FragmentKey},
     limits,
     value::{
@@ -48,8 +50,10 @@ static PENDING: LruHashMap<u32, FlowKey> = LruHashMap::with_max_entries(limits::
 static FRAGMENTS: LruHashMap<FragmentKey, Ports> =
     LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
 #[map]
-static INTERFACES: HashMap<u32, Interface> =
-    HashMap::with_max_entries(limits::INTERFACES, BPF_F_NO_PREALLOC);
+static INTERFACES: Array<Interface> = Array::with_max_entries(limits::INTERFACES, 0);
+#[map]
+static INTERFACES_HIGH: HashMap<u32, Interface> =
+    HashMap::with_max_entries(limits::INTERFACES_HIGH, BPF_F_NO_PREALLOC);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
@@ -70,26 +74,38 @@ static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn packet() -> Option<&'static mut Packet> {
     let packet = PACKET.get_ptr_mut(0)?;
+    // Word by word: what the compiler makes of an assignment is a loop over bytes.
+    const { assert!(size_of::<Packet>() == 56 && align_of::<Packet>() == 8) };
+    for word in 0..6 {
+        let word = packet.cast::<u64>().wrapping_add(word);
+        // SAFETY: within the value, whose size and alignment are asserted; zeroes are an empty packet.
+        unsafe { word.write_volatile(0) };
+    }
     // SAFETY: this CPU's own value, and each run of a program asks once.
     let packet = unsafe { &mut *packet };
-    *packet = Packet::EMPTY;
     Some(packet)
 }
-
-#[map]
-static OPAQUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The same number, of which the verifier knows nothing any more: the states in which a program arrives
 /// here become one. Without it the paths through a program multiply beyond the verifier's patience.
 #[inline(always)]
-pub(crate) fn forget(number: u64) -> u64 {
-    let Some(cell) = OPAQUE.get_ptr_mut(0) else {
-        return number;
-    };
-    // SAFETY: this CPU's own value.
+pub(crate) fn forget(packet: &mut Packet, number: u64) -> u64 {
+    let cell = &raw mut packet.opaque;
+    // SAFETY: a field of this CPU's own value.
     unsafe { cell.write_volatile(number) };
     // SAFETY: as above.
     unsafe { cell.read_volatile() }
+}
+
+/// A copy of an address, word by word: of an assignment between maps and stack the compiler makes a loop
+/// over bytes.
+#[inline(always)]
+pub(crate) fn copy(address: &Address) -> Address {
+    let word = |index: usize| {
+        // SAFETY: a reference to initialised words.
+        unsafe { core::ptr::read_volatile(&raw const address[index]) }
+    };
+    [word(0), word(1), word(2), word(3)]
 }
 
 /// The configuration. Copied at the start of a packet: the revision must be read before the tables.
@@ -98,11 +114,38 @@ pub(crate) fn config() -> Option<Config> {
     CONFIG.get(0).copied()
 }
 
-/// What is known of a device.
+/// What is known of a device; `None` of one that the agent has not named.
 #[inline(always)]
 pub(crate) fn interface(ifindex: u32) -> Option<Interface> {
+    let interface = match INTERFACES.get(ifindex) {
+        Some(interface) => *interface,
+        None => high_interface(ifindex)?,
+    };
+    (interface.flags & Interface::KNOWN != 0).then_some(interface)
+}
+
+#[inline(never)]
+fn find_high(ifindex: u32) -> u64 {
     // SAFETY: not preallocated; the value is copied at once.
-    unsafe { INTERFACES.get(ifindex) }.copied()
+    match unsafe { INTERFACES_HIGH.get(ifindex) } {
+        Some(interface) => {
+            u64::from(interface.slot)
+                | u64::from(interface.link_header) << 16
+                | u64::from(interface.flags) << 24
+        }
+        None => 0,
+    }
+}
+
+/// A device whose index lies beyond the array: rare, and so kept out of the programs' common path.
+#[inline(always)]
+fn high_interface(ifindex: u32) -> Option<Interface> {
+    let found = find_high(ifindex);
+    Some(Interface {
+        slot: found as u16,
+        link_header: (found >> 16) as u8,
+        flags: (found >> 24) as u8,
+    })
 }
 
 /// A local pod.
@@ -171,14 +214,17 @@ pub(crate) enum Flows {
     New,
 }
 
-/// The entry of a flow.
+/// The entry of a flow. Another CPU may write it at the same time: its fields are words, and what a torn
+/// entry says is caught by the judgement that its next packet gets.
 #[inline(always)]
-pub(crate) fn flow(table: Flows, key: &FlowKey) -> Option<*mut Flow> {
-    match table {
+pub(crate) fn flow(table: Flows, key: &FlowKey) -> Option<&'static mut Flow> {
+    let entry = match table {
         Flows::Stream => FLOWS_STREAM.get_ptr_mut(key),
         Flows::Datagram => FLOWS_DATAGRAM.get_ptr_mut(key),
         Flows::New => FLOWS_NEW.get_ptr_mut(key),
-    }
+    }?;
+    // SAFETY: map values stay readable and writable while the program runs.
+    Some(unsafe { &mut *entry })
 }
 
 /// Writes a flow's entry. The table makes room by itself; a failure under contention costs the
@@ -232,8 +278,10 @@ pub(crate) fn set_fragment(key: &FragmentKey, ports: &Ports) {
 
 /// This CPU's counters of a pod and direction.
 #[inline(always)]
-pub(crate) fn counters(slot: u16, direction: Direction) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(2 * u32::from(slot) + direction as u32)
+pub(crate) fn counters(slot: u16, direction: Direction) -> Option<&'static mut Counters> {
+    let counters = COUNTERS.get_ptr_mut(2 * u32::from(slot) + direction as u32)?;
+    // SAFETY: this CPU's own value, borrowed by one statement at a time.
+    Some(unsafe { &mut *counters })
 }
 
 /// This CPU's event budget of a pod, direction and reason.
@@ -242,13 +290,30 @@ pub(crate) fn event_budget(
     slot: u16,
     direction: Direction,
     reason: u8,
-) -> Option<*mut EventBudget> {
+) -> Option<&'static mut EventBudget> {
     let index = (2 * u32::from(slot) + direction as u32) * REASONS as u32 + u32::from(reason);
-    EVENT_BUDGET.get_ptr_mut(index)
+    let budget = EVENT_BUDGET.get_ptr_mut(index)?;
+    // SAFETY: this CPU's own value, borrowed once a packet.
+    Some(unsafe { &mut *budget })
 }
 
-/// The event ring.
+/// Sends the event that `fill` writes; false if the ring is full.
 #[inline(always)]
-pub(crate) fn events() -> &'static RingBuf {
-    &EVENTS
+pub(crate) fn send(fill: impl FnOnce(&mut Event)) -> bool {
+    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+        return false;
+    };
+    // SAFETY: the ring has reserved a whole event, every field of which `fill` writes: any bytes are an event.
+    fill(unsafe { &mut *record.as_mut_ptr() });
+    record.submit(0);
+    true
+}
+
+/// A number below [`REASONS`], as the verifier can see: the compiler, which knows it already, would leave
+/// the check out.
+#[inline(always)]
+pub(crate) fn reason_index(reason: u8) -> usize {
+    // SAFETY: a local variable.
+    let reason = unsafe { core::ptr::read_volatile(&raw const reason) };
+    usize::from(reason) % REASONS
 }

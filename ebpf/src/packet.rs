@@ -2,8 +2,8 @@
 
 use crate::skb::Skb;
 
-/// The linear part of a packet. Invalid after a helper call that may move it; so everything is read
-/// first, and only then decided.
+/// The linear part of a packet. It moves when a helper changes the packet, and the verifier refuses reads
+/// through what was taken before; so everything is read first, and only then decided.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
     start: usize,
@@ -20,12 +20,12 @@ impl Bytes {
         }
     }
 
-    /// The bytes from `offset` on; `None` if fewer than `length` are left. `offset` is bounded by the
-    /// caller to what the verifier accepts in a packet pointer (64 KiB).
+    /// `LENGTH` bytes from `offset` on; `None` if fewer are left. `offset` is bounded by the caller to
+    /// what the verifier accepts in a packet pointer (64 KiB).
     #[inline(always)]
-    pub(crate) fn at(self, offset: usize, length: usize) -> Option<Header> {
+    pub(crate) fn at<const LENGTH: usize>(self, offset: usize) -> Option<Header<LENGTH>> {
         let start = self.start + offset;
-        if start + length > self.end {
+        if start + LENGTH > self.end {
             None
         } else {
             Some(Header(start))
@@ -33,38 +33,34 @@ impl Bytes {
     }
 }
 
-/// Bytes whose presence was checked.
+/// `LENGTH` bytes whose presence was checked. Words are read unaligned, as the architectures built for
+/// allow in a packet, and come in network order as they lie in memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Header(usize);
+pub(crate) struct Header<const LENGTH: usize>(usize);
 
-impl Header {
-    /// The byte at a constant offset.
-    ///
-    /// # Safety
-    /// The offset lies within the length that [`Bytes::at`] checked; the verifier proves it again.
+impl<const LENGTH: usize> Header<LENGTH> {
     #[inline(always)]
-    pub(crate) unsafe fn u8(self, offset: usize) -> u8 {
-        // SAFETY: the caller's promise.
-        unsafe { *((self.0 + offset) as *const u8) }
+    fn read<T: Copy, const OFFSET: usize>(self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= LENGTH) };
+        // SAFETY: within the bytes checked, as asserted; the verifier proves it again.
+        unsafe { *((self.0 + OFFSET) as *const T) }
     }
 
-    /// The 16 bits there, in network order as they lie in memory.
-    ///
-    /// # Safety
-    /// As [`Header::u8`]. The architectures built for load unaligned words of a packet.
+    /// The byte at an offset.
     #[inline(always)]
-    pub(crate) unsafe fn u16(self, offset: usize) -> u16 {
-        // SAFETY: the caller's promise.
-        unsafe { *((self.0 + offset) as *const u16) }
+    pub(crate) fn u8<const OFFSET: usize>(self) -> u8 {
+        self.read::<u8, OFFSET>()
     }
 
-    /// The 32 bits there, in network order as they lie in memory.
-    ///
-    /// # Safety
-    /// As [`Header::u16`].
+    /// The 16 bits at an offset.
     #[inline(always)]
-    pub(crate) unsafe fn u32(self, offset: usize) -> u32 {
-        // SAFETY: the caller's promise.
-        unsafe { *((self.0 + offset) as *const u32) }
+    pub(crate) fn u16<const OFFSET: usize>(self) -> u16 {
+        self.read::<u16, OFFSET>()
+    }
+
+    /// The 32 bits at an offset.
+    #[inline(always)]
+    pub(crate) fn u32<const OFFSET: usize>(self) -> u32 {
+        self.read::<u32, OFFSET>()
     }
 }

@@ -69,7 +69,7 @@ pub(crate) enum Parsed {
 }
 
 /// The fields that decide.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     pub(crate) source: Address,
@@ -90,6 +90,8 @@ pub(crate) struct Packet {
     pub(crate) reserved: u8,
     /// Offset of the transport header.
     pub(crate) transport: u16,
+    /// Where a number is put to be forgotten, see [`crate::maps::forget`].
+    pub(crate) opaque: u64,
 }
 
 impl Packet {
@@ -107,14 +109,15 @@ impl Packet {
         fragment: fragment::NONE,
         reserved: 0,
         transport: 0,
+        opaque: 0,
     };
 
     /// The key of its flow at a pod.
     #[inline(always)]
     pub(crate) fn key(&self, slot: u16, direction: Direction) -> FlowKey {
         let (remote, mut local_port, mut remote_port) = match direction {
-            Direction::Egress => (self.destination, self.source_port, self.destination_port),
-            Direction::Ingress => (self.source, self.destination_port, self.source_port),
+            Direction::Egress => (&self.destination, self.source_port, self.destination_port),
+            Direction::Ingress => (&self.source, self.destination_port, self.source_port),
         };
         if self.kind == kind::ECHO_REQUEST || self.kind == kind::ECHO_REPLY {
             let by_local =
@@ -127,7 +130,7 @@ impl Packet {
             };
         }
         FlowKey {
-            remote,
+            remote: crate::maps::copy(remote),
             local_port,
             remote_port,
             slot,
@@ -186,12 +189,15 @@ pub(crate) fn parse(skb: Skb, link: usize, packet: &mut Packet) -> Parsed {
 /// TCP or UDP over IPv4 without options, not fragmented, all headers linear.
 #[inline(always)]
 fn common_v4(skb: Skb, link: usize, packet: &mut Packet) -> bool {
-    let Some(header) = Bytes::of(skb).at(link, IPV4_HEADER + 20) else {
+    let Some(header) = Bytes::of(skb).at::<{ IPV4_HEADER + 20 }>(link) else {
         return false;
     };
-    // SAFETY: all offsets lie within the 40 bytes checked.
-    let (first, total, fragment, protocol) =
-        unsafe { (header.u8(0), header.u16(2), header.u16(6), header.u8(9)) };
+    let (first, total, fragment, protocol) = (
+        header.u8::<0>(),
+        header.u16::<2>(),
+        header.u16::<6>(),
+        header.u8::<9>(),
+    );
     let total = u32::from(u16::from_be(total));
     if first != 0x45
         || fragment & 0x3fff_u16.to_be() != 0
@@ -203,15 +209,12 @@ fn common_v4(skb: Skb, link: usize, packet: &mut Packet) -> bool {
     if protocol != protocol::TCP && protocol != protocol::UDP {
         return false;
     }
-    // SAFETY: as above.
-    unsafe {
-        packet.source[0] = header.u32(12);
-        packet.destination[0] = header.u32(16);
-        packet.source_port = u16::from_be(header.u16(20));
-        packet.destination_port = u16::from_be(header.u16(22));
-        if protocol == protocol::TCP {
-            packet.tcp_flags = header.u8(33);
-        }
+    packet.source[0] = header.u32::<12>();
+    packet.destination[0] = header.u32::<16>();
+    packet.source_port = u16::from_be(header.u16::<20>());
+    packet.destination_port = u16::from_be(header.u16::<22>());
+    if protocol == protocol::TCP {
+        packet.tcp_flags = header.u8::<33>();
     }
     packet.family = family::V4;
     packet.protocol = protocol;
@@ -221,11 +224,10 @@ fn common_v4(skb: Skb, link: usize, packet: &mut Packet) -> bool {
 /// TCP or UDP over IPv6 without extension headers, all headers linear.
 #[inline(always)]
 fn common_v6(skb: Skb, link: usize, packet: &mut Packet) -> bool {
-    let Some(header) = Bytes::of(skb).at(link, IPV6_HEADER + 20) else {
+    let Some(header) = Bytes::of(skb).at::<{ IPV6_HEADER + 20 }>(link) else {
         return false;
     };
-    // SAFETY: all offsets lie within the 60 bytes checked.
-    let (first, payload, protocol) = unsafe { (header.u8(0), header.u16(4), header.u8(6)) };
+    let (first, payload, protocol) = (header.u8::<0>(), header.u16::<4>(), header.u8::<6>());
     let payload = u32::from(u16::from_be(payload));
     if first >> 4 != 6 || payload < 20 || payload + (IPV6_HEADER + link) as u32 > skb.len() {
         return false;
@@ -233,39 +235,31 @@ fn common_v6(skb: Skb, link: usize, packet: &mut Packet) -> bool {
     if protocol != protocol::TCP && protocol != protocol::UDP {
         return false;
     }
-    // SAFETY: as above.
-    unsafe {
-        addresses_v6(header, packet);
-        packet.source_port = u16::from_be(header.u16(40));
-        packet.destination_port = u16::from_be(header.u16(42));
-        if protocol == protocol::TCP {
-            packet.tcp_flags = header.u8(53);
-        }
+    addresses_v6(header, packet);
+    packet.source_port = u16::from_be(header.u16::<40>());
+    packet.destination_port = u16::from_be(header.u16::<42>());
+    if protocol == protocol::TCP {
+        packet.tcp_flags = header.u8::<53>();
     }
     packet.family = family::V6;
     packet.protocol = protocol;
     true
 }
 
-/// # Safety
-/// `header` was checked for an IPv6 header.
 #[inline(always)]
-unsafe fn addresses_v6(header: Header, packet: &mut Packet) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        packet.source = [
-            header.u32(8),
-            header.u32(12),
-            header.u32(16),
-            header.u32(20),
-        ];
-        packet.destination = [
-            header.u32(24),
-            header.u32(28),
-            header.u32(32),
-            header.u32(36),
-        ];
-    }
+fn addresses_v6<const LENGTH: usize>(header: Header<LENGTH>, packet: &mut Packet) {
+    packet.source = [
+        header.u32::<8>(),
+        header.u32::<12>(),
+        header.u32::<16>(),
+        header.u32::<20>(),
+    ];
+    packet.destination = [
+        header.u32::<24>(),
+        header.u32::<28>(),
+        header.u32::<32>(),
+        header.u32::<36>(),
+    ];
 }
 
 /// Everything else.
@@ -282,18 +276,18 @@ fn slow(skb: Skb, link: usize, packet: &mut Packet, family: u8) -> Parsed {
 
 #[inline(always)]
 fn slow_v4(skb: Skb, link: usize, packet: &mut Packet) -> Parsed {
-    let Some(header) = Bytes::of(skb).at(link, IPV4_HEADER) else {
+    let Some(header) = Bytes::of(skb).at::<IPV4_HEADER>(link) else {
         return Parsed::Malformed;
     };
-    // SAFETY: all offsets lie within the 20 bytes checked.
-    let (first, total, identification, fragment) =
-        unsafe { (header.u8(0), header.u16(2), header.u16(4), header.u16(6)) };
-    // SAFETY: as above.
-    unsafe {
-        packet.protocol = header.u8(9);
-        packet.source[0] = header.u32(12);
-        packet.destination[0] = header.u32(16);
-    }
+    let (first, total, identification, fragment) = (
+        header.u8::<0>(),
+        header.u16::<2>(),
+        header.u16::<4>(),
+        header.u16::<6>(),
+    );
+    packet.protocol = header.u8::<9>();
+    packet.source[0] = header.u32::<12>();
+    packet.destination[0] = header.u32::<16>();
     let length = usize::from(first & 0xf) * 4;
     let held = skb.len() - link as u32;
     // A large send carries 0 for a total that 16 bits cannot hold.
@@ -317,14 +311,16 @@ fn slow_v4(skb: Skb, link: usize, packet: &mut Packet) -> Parsed {
 
 #[inline(always)]
 fn slow_v6(skb: Skb, link: usize, packet: &mut Packet) -> Parsed {
-    let Some(header) = Bytes::of(skb).at(link, IPV6_HEADER) else {
+    let Some(header) = Bytes::of(skb).at::<IPV6_HEADER>(link) else {
         return Parsed::Malformed;
     };
-    // SAFETY: all offsets lie within the 40 bytes checked.
-    let (first, payload, mut next, hops) =
-        unsafe { (header.u8(0), header.u16(4), header.u8(6), header.u8(7)) };
-    // SAFETY: as above.
-    unsafe { addresses_v6(header, packet) };
+    let (first, payload, mut next, hops) = (
+        header.u8::<0>(),
+        header.u16::<4>(),
+        header.u8::<6>(),
+        header.u8::<7>(),
+    );
+    addresses_v6(header, packet);
     let held = skb.len() - link as u32;
     let total = match u32::from(u16::from_be(payload)) {
         0 if held > 0xffff => held,
@@ -343,32 +339,24 @@ fn slow_v6(skb: Skb, link: usize, packet: &mut Packet) -> Parsed {
             _ => {
                 packet.protocol = next;
                 // A header can end past the packet only if it lied; `transport` sees nothing left.
-                let left = if end > offset as u32 {
-                    end - offset as u32
-                } else {
-                    0
-                };
+                let left = end.saturating_sub(offset as u32);
                 return transport(skb, offset, left, packet, hops);
             }
         }
         if offset > 1024 || offset as u32 + 8 > end {
             return Parsed::Malformed;
         }
-        let Some(extension) = Bytes::of(skb).at(offset, 8) else {
+        let Some(extension) = Bytes::of(skb).at::<8>(offset) else {
             return Parsed::Malformed;
         };
-        // SAFETY: the 8 bytes were checked.
-        let (following, length, third, word) = unsafe {
-            (
-                extension.u8(0),
-                usize::from(extension.u8(1)),
-                extension.u8(3),
-                extension.u16(2),
-            )
-        };
+        let (following, length, third, word) = (
+            extension.u8::<0>(),
+            usize::from(extension.u8::<1>()),
+            extension.u8::<3>(),
+            extension.u16::<2>(),
+        );
         if next == 44 {
-            // SAFETY: as above.
-            packet.identification = unsafe { extension.u32(4) };
+            packet.identification = extension.u32::<4>();
             let word = u16::from_be(word);
             if word & 0xfff8 != 0 {
                 packet.protocol = following;
@@ -423,25 +411,20 @@ fn transport(skb: Skb, offset: usize, left: u32, packet: &mut Packet, hops: u8) 
     }
     packet.transport = offset as u16;
     if packet.protocol == protocol::TCP {
-        let Some(header) = Bytes::of(skb).at(offset, 20) else {
+        let Some(header) = Bytes::of(skb).at::<20>(offset) else {
             return Parsed::Malformed;
         };
-        // SAFETY: the 20 bytes were checked.
-        packet.tcp_flags = unsafe { header.u8(13) };
+        packet.tcp_flags = header.u8::<13>();
     }
-    let Some(header) = Bytes::of(skb).at(offset, 8) else {
+    let Some(header) = Bytes::of(skb).at::<8>(offset) else {
         return Parsed::Malformed;
     };
     if packet.protocol != icmp {
-        // SAFETY: the 8 bytes were checked.
-        unsafe {
-            packet.source_port = u16::from_be(header.u16(0));
-            packet.destination_port = u16::from_be(header.u16(2));
-        }
+        packet.source_port = u16::from_be(header.u16::<0>());
+        packet.destination_port = u16::from_be(header.u16::<2>());
         return Parsed::Ip;
     }
-    // SAFETY: the 8 bytes were checked.
-    let (kind, code, identifier) = unsafe { (header.u8(0), header.u8(1), header.u16(4)) };
+    let (kind, code, identifier) = (header.u8::<0>(), header.u8::<1>(), header.u16::<4>());
     // Discovery never leaves the link: hop limit 255 (RFC 4861), or 1 for listeners (RFC 3810).
     if packet.family == family::V6
         && ((133..=137).contains(&kind) && hops == 255 && code == 0

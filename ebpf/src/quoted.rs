@@ -19,44 +19,37 @@ pub(crate) fn parse(skb: Skb, error: &Packet, quoted: &mut Packet) -> bool {
     let length;
     quoted.family = error.family;
     if error.family == family::V4 {
-        let Some(header) = Bytes::of(skb).at(offset, 20) else {
+        let Some(header) = Bytes::of(skb).at::<20>(offset) else {
             return false;
         };
-        // SAFETY: the 20 bytes were checked.
-        let (first, fragment) = unsafe { (header.u8(0), header.u16(6)) };
+        let (first, fragment) = (header.u8::<0>(), header.u16::<6>());
         length = usize::from(first & 0xf) * 4;
         if first >> 4 != 4 || length < 20 || fragment & 0x1fff_u16.to_be() != 0 {
             return false;
         }
-        // SAFETY: as above.
-        unsafe {
-            quoted.protocol = header.u8(9);
-            quoted.source[0] = header.u32(12);
-            quoted.destination[0] = header.u32(16);
-        }
+        quoted.protocol = header.u8::<9>();
+        quoted.source[0] = header.u32::<12>();
+        quoted.destination[0] = header.u32::<16>();
         if quoted.source[0] != error.destination[0] {
             return false;
         }
     } else {
-        let Some(header) = Bytes::of(skb).at(offset, 40) else {
+        let Some(header) = Bytes::of(skb).at::<40>(offset) else {
             return false;
         };
-        // SAFETY: the 40 bytes were checked.
-        unsafe {
-            quoted.protocol = header.u8(6);
-            quoted.source = [
-                header.u32(8),
-                header.u32(12),
-                header.u32(16),
-                header.u32(20),
-            ];
-            quoted.destination = [
-                header.u32(24),
-                header.u32(28),
-                header.u32(32),
-                header.u32(36),
-            ];
-        }
+        quoted.protocol = header.u8::<6>();
+        quoted.source = [
+            header.u32::<8>(),
+            header.u32::<12>(),
+            header.u32::<16>(),
+            header.u32::<20>(),
+        ];
+        quoted.destination = [
+            header.u32::<24>(),
+            header.u32::<28>(),
+            header.u32::<32>(),
+            header.u32::<36>(),
+        ];
         length = 40;
         if quoted.source != error.destination {
             return false;
@@ -72,20 +65,16 @@ pub(crate) fn parse(skb: Skb, error: &Packet, quoted: &mut Packet) -> bool {
         other if other == icmp => {}
         _ => return true,
     }
-    let Some(header) = Bytes::of(skb).at(offset + length, 8) else {
+    let Some(header) = Bytes::of(skb).at::<8>(offset + length) else {
         return false;
     };
     if quoted.protocol == icmp {
-        // SAFETY: the 8 bytes were checked.
-        let (number, identifier) = unsafe { (header.u8(0), header.u16(4)) };
+        let (number, identifier) = (header.u8::<0>(), header.u16::<4>());
         quoted.kind = icmp_kind(quoted.family, number);
         quoted.source_port = u16::from_be(identifier);
         return quoted.kind == kind::ECHO_REQUEST || quoted.kind == kind::ECHO_REPLY;
     }
-    // SAFETY: as above.
-    unsafe {
-        quoted.source_port = u16::from_be(header.u16(0));
-        quoted.destination_port = u16::from_be(header.u16(2));
-    }
+    quoted.source_port = u16::from_be(header.u16::<0>());
+    quoted.destination_port = u16::from_be(header.u16::<2>());
     true
 }

@@ -12,7 +12,7 @@ use crate::{
     events, exit,
     flows::{self, Settled},
     fragments, maps,
-    origin::{self, Origin},
+    origin::{self, Maker},
     parse::{self, Packet, Parsed, kind},
     quoted,
     skb::{self, Skb},
@@ -39,7 +39,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
         return events::deny(skb, &config, (0, WAY, Reason::Unknown), packet);
     };
     let marked = origin::marked(skb);
-    let by_node = marked.is_none() && skb.ingress_ifindex() == 0;
+    let by_node = marked == Maker::OUTSIDE && skb.ingress_ifindex() == 0;
     let parsed = parse::parse(skb, usize::from(link_header), packet);
     if parsed == Parsed::Neighbour {
         return events::allow(skb, number, WAY);
@@ -70,21 +70,22 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     } else {
         flows::settle(&config, now, slot, &key, packet, WAY, by_node)
     };
-    let maker = match marked {
-        Some((sender, state)) => Origin::Pod(sender, Some(state)),
-        None if by_node => Origin::Node,
-        None => match settled {
+    let maker = if marked != Maker::OUTSIDE {
+        marked
+    } else if by_node {
+        Maker::NODE
+    } else {
+        match settled {
             // A flow with the outside: no local pod can have sent this.
-            Settled::Passes(flags, _) if flags & Flow::LOCAL == 0 => Origin::Outside,
+            Settled::Passes(flags, _) if flags & Flow::LOCAL == 0 => Maker::OUTSIDE,
             _ => origin::unmarked(skb, packet),
-        },
+        }
     };
-    let scene = maps::forget(Scene::new(maker, settled).0);
+    let scene = maps::forget(packet, Scene::new(maker, settled).0);
     decide(skb, &config, (number, slot), packet, &key, Scene(scene))
 }
 
-/// What the marks and the flow tables said, as one number that the verifier can forget: slot of the sender,
-/// state of its mark, what the flow tables say, whether the node made the packet.
+/// Who made the packet and what the flow tables say of it, as one number that the verifier can forget.
 #[derive(Clone, Copy)]
 struct Scene(u64);
 
@@ -95,42 +96,24 @@ impl Scene {
     const REVOKED: u64 = 3;
 
     #[inline(always)]
-    fn new(maker: Origin, settled: Settled) -> Self {
-        let maker = match maker {
-            Origin::Pod(sender, Some(state)) => u64::from(sender) << 16 | state as u64,
-            Origin::Pod(sender, None) => u64::from(sender) << 16,
-            Origin::Node => 1 << 15,
-            Origin::Outside => 0,
-        };
+    fn new(maker: Maker, settled: Settled) -> Self {
         let settled = match settled {
             Settled::Miss => Self::MISS,
             Settled::Pending => Self::PENDING,
             Settled::Passes(..) => Self::PASSES,
             Settled::Revoked => Self::REVOKED,
         };
-        Self(maker | settled << 8)
+        Self(u64::from(maker.0) | settled << 32)
     }
 
-    /// The slot of the local pod that sent the packet, or 0.
     #[inline(always)]
-    fn sender(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    /// The state of its mark, or 0 where the mark was lost.
-    #[inline(always)]
-    fn state(self) -> u8 {
-        self.0 as u8
+    fn maker(self) -> Maker {
+        Maker(self.0 as u32)
     }
 
     #[inline(always)]
     fn settled(self) -> u64 {
-        self.0 >> 8 & 3
-    }
-
-    #[inline(always)]
-    fn by_node(self) -> bool {
-        self.0 >> 15 & 1 != 0
+        self.0 >> 32
     }
 }
 
@@ -143,8 +126,9 @@ fn decide(
     key: &FlowKey,
     scene: Scene,
 ) -> Verdict {
-    let sender = scene.sender();
-    let mut identity = packet.source;
+    let maker = scene.maker();
+    let sender = maker.slot();
+    let mut identity = maps::copy(&packet.source);
     if sender != 0 {
         // A pod always reaches itself, by address or through a Service.
         if sender == number {
@@ -153,7 +137,7 @@ fn decide(
         let Some(pod) = maps::slot(sender) else {
             return events::deny(skb, config, (number, WAY, Reason::Unknown), packet);
         };
-        if !exit::allows(skb, config, (sender, pod), scene.state(), packet) {
+        if !exit::allows(skb, config, (sender, pod), maker.state(), packet) {
             return events::deny(
                 skb,
                 config,
@@ -165,7 +149,7 @@ fn decide(
         if packet.family == family::V4 {
             identity[0] = pod.v4;
         } else {
-            identity = pod.v6;
+            identity = maps::copy(&pod.v6);
         }
     }
     match scene.settled() {
@@ -173,7 +157,7 @@ fn decide(
         Scene::REVOKED => {
             return events::deny(skb, config, (number, WAY, Reason::Revoked), packet);
         }
-        _ if scene.by_node() => {
+        _ if maker == Maker::NODE => {
             from_node(config, key, packet, scene);
             return events::allow(skb, number, WAY);
         }
@@ -185,7 +169,7 @@ fn decide(
         }
     }
     if sender != 0 {
-        exit::confirm(skb, config, sender, scene.state(), packet, true);
+        exit::confirm(skb, config, sender, maker.state(), packet, true);
     }
     events::allow(skb, number, WAY)
 }
@@ -256,26 +240,26 @@ fn unreadable(
     config: &Config,
     number: u16,
     slot: &Slot,
-    what: (Option<(u16, State)>, &Packet, Reason),
+    what: (Maker, &Packet, Reason),
 ) -> Verdict {
     let (marked, packet, reason) = what;
-    let maker = match marked {
-        Some((sender, state)) => Origin::Pod(sender, Some(state)),
-        None => origin::unmarked(skb, packet),
+    let maker = if marked == Maker::OUTSIDE {
+        origin::unmarked(skb, packet)
+    } else {
+        marked
     };
-    match maker {
-        Origin::Node => return events::allow(skb, number, WAY),
-        Origin::Pod(sender, _) if sender == number => return events::allow(skb, number, WAY),
-        Origin::Pod(sender, state) => {
-            let isolated = match maps::slot(sender) {
-                Some(pod) => pod.egress != ALLOW_ALL,
-                None => true,
-            };
-            if isolated && !matches!(state, Some(State::Reply)) {
-                return events::deny(skb, config, (sender, Direction::Egress, reason), packet);
-            }
+    let sender = maker.slot();
+    if maker == Maker::NODE || sender == number {
+        return events::allow(skb, number, WAY);
+    }
+    if sender != 0 && maker.state() != State::Reply as u8 {
+        let isolated = match maps::slot(sender) {
+            Some(pod) => pod.egress != ALLOW_ALL,
+            None => true,
+        };
+        if isolated {
+            return events::deny(skb, config, (sender, Direction::Egress, reason), packet);
         }
-        Origin::Outside => {}
     }
     if slot.ingress != ALLOW_ALL {
         return events::deny(skb, config, (number, WAY, reason), packet);

@@ -9,7 +9,7 @@ use palisade_common::{
 
 use crate::{
     events, exit, fragments, maps,
-    origin::{self, Origin},
+    origin::{self, Maker},
     parse::{self, Packet, Parsed},
     skb::{self, Skb},
 };
@@ -24,7 +24,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
         return Verdict::Pass;
     }
     // Also the outer packet of a tunnel, whose inner one was judged.
-    if let Some((_, State::Judged)) = mark::decode(mark) {
+    if mark::state(mark) == State::Judged as u8 {
         return Verdict::Pass;
     }
     let (Some(config), Some(packet)) = (maps::config(), maps::packet()) else {
@@ -34,13 +34,16 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
         return Verdict::Pass;
     };
     let parsed = parse::parse(skb, usize::from(interface.link_header), packet);
-    let maker = match origin::marked(skb) {
-        Some((sender, state)) => Origin::Pod(sender, Some(state)),
-        None => origin::unmarked(skb, packet),
+    let marked = origin::marked(skb);
+    let maker = if marked == Maker::OUTSIDE {
+        origin::unmarked(skb, packet)
+    } else {
+        marked
     };
-    let Origin::Pod(number, state) = maker else {
+    let (number, state) = (maker.slot(), maker.state());
+    if number == 0 {
         return Verdict::Pass;
-    };
+    }
     let Some(sender) = maps::slot(number) else {
         return events::deny(skb, &config, (number, WAY, Reason::Unknown), packet);
     };
@@ -52,10 +55,6 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
             return unreadable(skb, &config, (number, Reason::Malformed), sender, packet);
         }
     }
-    let state = match state {
-        Some(state) => state as u8,
-        None => 0,
-    };
     let now = skb::jiffies();
     if !fragments::complete(&config, now, packet, FragmentKey::TO_WIRE) {
         // Its ports are not known here, but a reply needs none.
