@@ -8,13 +8,15 @@
 //! - Pods of the host network are no subjects and no peers: they are their node.
 //! - A namespace that is not known is matched by no `namespaceSelector`.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     index::{Index, Pod},
-    model::{Name, Peer, Peers, Policy, Port, PortNumber, Ports, Protocol, Rule},
+    model::{Name, Peer, Peers, Policy, Port, PortNumber, Ports, Rule},
     table::Direction,
 };
+
+pub use crate::table::Traffic;
 
 /// One end of a packet's way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,15 +27,6 @@ pub enum Endpoint {
     Address(IpAddr),
     /// The node on which the pod at the other end runs.
     Node,
-}
-
-/// What the packet carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Traffic {
-    /// A protocol with ports, and the destination port.
-    Port(Protocol, u16),
-    /// Any other protocol, ICMP for one.
-    Other,
 }
 
 /// An address family.
@@ -361,14 +354,5 @@ fn end<'a>(place: &Option<Place<'a>>, other: &Option<Place<'a>>, family: Family)
     match place.address(family) {
         Some(address) if !nodes => End::Address(address, place.pod.filter(|pod| pod.counts())),
         _ => End::Node,
-    }
-}
-
-impl fmt::Display for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(protocol, port) => write!(f, "{port}/{protocol}"),
-            Self::Other => f.write_str("other protocols"),
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod compile;
 pub mod evaluate;
+pub mod explain;
 pub mod index;
 pub mod issue;
 pub mod model;

@@ -36,6 +36,24 @@ impl fmt::Display for Direction {
     }
 }
 
+/// What the packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// A protocol with ports, and the destination port.
+    Port(Protocol, u16),
+    /// Any other protocol, ICMP for one.
+    Other,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(protocol, port) => write!(f, "{port}/{protocol}"),
+            Self::Other => f.write_str("other protocols"),
+        }
+    }
+}
+
 /// What one peer class may do against one verdict table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cell {
@@ -81,6 +99,15 @@ impl Cell {
             Protocol::Tcp => &self.tcp,
             Protocol::Udp => &self.udp,
             Protocol::Sctp => &self.sctp,
+        }
+    }
+
+    /// Whether this is allowed.
+    #[must_use]
+    pub fn allows(&self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Port(protocol, port) => self.ports(protocol).contains(port),
+            Traffic::Other => self.all_protocols,
         }
     }
 

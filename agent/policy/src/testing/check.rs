@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    evaluate::{Traffic, allows},
+    evaluate::allows,
     index::Index,
     model::Name,
-    table::{Cell, Change, ClassId, Compiled, Direction, Isolation, Table, TableId},
+    table::{Cell, Change, ClassId, Compiled, Direction, Isolation, Table, TableId, Traffic},
 };
 
 /// Where a compiled state and the reference differ: verdicts of every local pod with these peers, which
@@ -57,10 +57,7 @@ pub fn disagreements(
                     found.push(format!("half a cell: {cell:?}"));
                 }
                 for &traffic in traffic {
-                    let got = match traffic {
-                        Traffic::Port(protocol, port) => cell.ports(protocol).contains(port),
-                        Traffic::Other => cell.all_protocols,
-                    };
+                    let got = cell.allows(traffic);
                     if got != allows(index, pod, direction, peer, traffic) {
                         found.push(format!(
                             "{direction:?} of {} with {peer} on {traffic}: compiled {got}",

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::{NODE, Rng, address};
 use crate::{
     compile::Compiler,
-    evaluate::Traffic,
     index::Index,
     model::{
         Block, Key, Labels, Name, NamedPort, Namespace, Object, Objects, Operator, Peer, Peers,
         Pod, Policy, Port, PortNumber, Ports, Protocol, Requirement, Rule, Selector, Service,
     },
+    table::Traffic,
 };
 
 /// One thing that happens.
