@@ -1,10 +1,7 @@
 //! Asks a pod's own network namespace whether it has the connection a packet claims to belong to.
 
 use aya_ebpf::{
-    bindings::{
-        bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-    },
+    bindings::bpf_sock_tuple,
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use palisade_common::{Address, family, key::FlowKey};
@@ -22,40 +19,26 @@ pub(crate) fn live(skb: Skb, namespace: i32, own: &Address, key: &FlowKey) -> bo
     if namespace < 0 {
         return false;
     }
-    let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
-    let (mut tuple, size) = if key.family == family::V4 {
-        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-            saddr: key.remote[0],
-            daddr: own[0],
-            sport,
-            dport,
-        };
-        (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
-            },
-            size_of_val(&ipv4),
-        )
-    } else {
-        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: key.remote,
-            daddr: *own,
-            sport,
-            dport,
-        };
-        (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
-            },
-            size_of_val(&ipv6),
-        )
-    };
+    // `struct bpf_sock_tuple`: source, destination, source port, destination port, all in network order.
+    let ports = u32::from(key.remote_port.to_be()) | u32::from(key.local_port.to_be()) << 16;
+    let remote = &key.remote;
+    if key.family == family::V4 {
+        return found(skb, namespace, &mut [remote[0], own[0], ports]);
+    }
+    let mut tuple = [
+        remote[0], remote[1], remote[2], remote[3], own[0], own[1], own[2], own[3], ports,
+    ];
+    found(skb, namespace, &mut tuple)
+}
+
+#[inline(always)]
+fn found<const WORDS: usize>(skb: Skb, namespace: i32, tuple: &mut [u32; WORDS]) -> bool {
     // SAFETY: the tuple is complete for its size, the namespace id is not negative.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
             skb.context().cast(),
-            &raw mut tuple,
-            size as u32,
+            tuple.as_mut_ptr().cast::<bpf_sock_tuple>(),
+            (WORDS * 4) as u32,
             namespace as u64,
             0,
         )

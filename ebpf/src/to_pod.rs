@@ -216,16 +216,20 @@ fn admits(
     if !packet.starts() {
         return true;
     }
-    let flags = if local {
+    let mut flags = if local {
         Flow::INGRESS | Flow::LOCAL
     } else {
         Flow::INGRESS
     };
+    let mut port = packet.destination_port;
     if live {
-        let flow = flows::entry(config, identity, packet.source_port, flags | Flow::EGRESS);
+        flags |= Flow::EGRESS;
+        port = packet.source_port;
+    }
+    let flow = flows::entry(config, identity, port, flags);
+    if live {
         flows::take_up(key, &flow);
     } else {
-        let flow = flows::entry(config, identity, packet.destination_port, flags);
         flows::open(key, &flow);
         events::opened(skb, config, key.slot, WAY, packet, identity);
     }
