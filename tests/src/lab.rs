@@ -76,9 +76,9 @@ impl Lab {
             fabric,
             directory,
         };
-        for (number, plan) in (2..).zip(&plan.nodes) {
+        for (number, plan) in plan.nodes.iter().enumerate() {
             let file = lab.directory.netns().join(&plan.name);
-            let node = Node::create(&file, plan, &Fabric::nth(number), &lab.fabric)?;
+            let node = Node::create(&file, plan, &node_addresses(number), &lab.fabric)?;
             ensure!(
                 lab.nodes.insert(plan.name.clone(), node).is_none(),
                 "two nodes {}",
@@ -309,6 +309,13 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// The addresses of a plan's n-th node, counted from 0.
+#[must_use]
+pub fn node_addresses(number: usize) -> [IpAddr; 2] {
+    // The first on the link is the router's.
+    Fabric::nth(number as u8 + 2)
 }
 
 /// [`Netlink::add_route`] or [`Netlink::delete_route`].

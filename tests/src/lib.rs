@@ -1,9 +1,11 @@
 //! The lab, in which nodes, pods and the outside world are network namespaces; probes that say who
-//! reaches whom; and packets made by hand.
+//! reaches whom; packets made by hand; and the conformance corpora.
 //!
 //! Everything that makes namespaces needs root; see [`skip_without_root`].
 
+pub mod corpus;
 pub mod lab;
+pub mod manifest;
 pub mod packet;
 pub mod probe;
 
