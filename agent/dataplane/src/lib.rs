@@ -1,1 +1,6 @@
 //! Applies verdict tables to the kernel.
+
+pub mod caps;
+pub mod link;
+pub mod netlink;
+pub mod pins;

@@ -1,0 +1,450 @@
+//! Puts the programs on the node's devices, and keeps them there.
+//!
+//! A program that replaces another takes its place in one step: no packet meets neither. What is attached
+//! is held by the kernel, not by this process: a TCX link by its pin, a filter by its qdisc.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use crate::{
+    caps::{self, CapsError},
+    link::{
+        clsact::{self, Clsact},
+        plan::{self, Change, Step},
+        tcx::{self, Tcx},
+    },
+    netlink::{NetlinkError, Socket},
+    pins::{Pins, PinsError},
+};
+
+pub use crate::netlink::Hook;
+
+/// One of the object's programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// At ingress of a pod's interface: what the pod sends.
+    FromPod,
+    /// At egress of a pod's interface: what the pod receives.
+    ToPod,
+    /// At egress of every other device.
+    ToWire,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::ToWire];
+
+    /// Its name in the object.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => "from_pod",
+            Self::ToPod => "to_pod",
+            Self::ToWire => "to_wire",
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a device is, and so which programs it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The host-side device of a pod.
+    Pod,
+    /// A device by which pods' packets may leave.
+    Exit,
+}
+
+impl Role {
+    /// The program a hook of the device carries.
+    #[must_use]
+    pub const fn program(self, hook: Hook) -> Option<Program> {
+        match (self, hook) {
+            (Self::Pod, Hook::Ingress) => Some(Program::FromPod),
+            (Self::Pod, Hook::Egress) => Some(Program::ToPod),
+            (Self::Exit, Hook::Ingress) => None,
+            (Self::Exit, Hook::Egress) => Some(Program::ToWire),
+        }
+    }
+}
+
+/// A program in the kernel.
+#[derive(Debug)]
+pub struct LoadedProgram {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// The kernel's id of it.
+    pub id: u32,
+}
+
+/// The three programs in the kernel.
+#[derive(Debug)]
+pub struct Programs {
+    /// [`Program::FromPod`].
+    pub from_pod: LoadedProgram,
+    /// [`Program::ToPod`].
+    pub to_pod: LoadedProgram,
+    /// [`Program::ToWire`].
+    pub to_wire: LoadedProgram,
+}
+
+impl Programs {
+    /// One of them.
+    #[must_use]
+    pub const fn get(&self, program: Program) -> &LoadedProgram {
+        match program {
+            Program::FromPod => &self.from_pod,
+            Program::ToPod => &self.to_pod,
+            Program::ToWire => &self.to_wire,
+        }
+    }
+
+    fn fd(&self, program: Program) -> BorrowedFd<'_> {
+        self.get(program).fd.as_fd()
+    }
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Pinned TCX links, before all others on the hook. Linux 6.6.
+    Tcx,
+    /// Filters on a `clsact` qdisc, of the first priority that is free.
+    Clsact,
+}
+
+impl Strategy {
+    /// The best the kernel has.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot be asked.
+    pub fn detect() -> Result<Self, CapsError> {
+        Ok(if caps::has_tcx()? {
+            Self::Tcx
+        } else {
+            Self::Clsact
+        })
+    }
+}
+
+/// A program could not be put on a hook, or taken off, or what is there cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A call on a link failed.
+    #[error("cannot {operation} on device {ifindex}")]
+    Link {
+        /// What was tried.
+        operation: &'static str,
+        /// The device.
+        ifindex: u32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A request about a qdisc or filter failed.
+    #[error("device {ifindex}")]
+    Filter {
+        /// The device.
+        ifindex: u32,
+        /// Why not.
+        #[source]
+        source: NetlinkError,
+    },
+    /// A qdisc of kind `ingress` stands where `clsact` has to be.
+    #[error("device {ifindex} has an ingress qdisc, which has no egress side; clsact is needed")]
+    IngressQdisc {
+        /// The device.
+        ifindex: u32,
+    },
+    /// The folder of pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// What is on the devices cannot be listed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+impl AttachError {
+    /// Whether the device is gone, so that nothing is left to be done.
+    pub(super) fn device_is_gone(&self) -> bool {
+        let code = match self {
+            Self::Link { source, .. } => source.raw_os_error(),
+            Self::Filter { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        code == Some(libc::ENODEV)
+    }
+}
+
+/// What [`Attachments::reconcile`] did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Programs put on hooks, replacements included.
+    pub put: usize,
+    /// Programs taken off.
+    pub removed: usize,
+    /// Hooks that could not be brought to what is wanted. They are tried again at the next call.
+    pub failed: Vec<(u32, Hook, AttachError)>,
+}
+
+/// A hook that is not as it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// The device.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    /// The id of the program that belongs there, if any does.
+    pub wanted: Option<u32>,
+    /// The id of the program of ours that is there.
+    pub found: Option<u32>,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |id: Option<u32>| id.map_or("none".to_owned(), |id| format!("program {id}"));
+        write!(
+            f,
+            "device {} {:?}: {} instead of {}",
+            self.ifindex,
+            self.hook,
+            show(self.found),
+            show(self.wanted)
+        )
+    }
+}
+
+/// A program on a hook that is not ours. One that runs before ours can hide packets from it; one that runs
+/// after can change them or what was written on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The device.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    /// Whether it runs before ours.
+    pub before: bool,
+    /// The kernel's id of it, for a BPF program.
+    pub program: Option<u32>,
+    /// The name or kind of a filter; TCX gives none without `CAP_SYS_ADMIN`.
+    pub name: Option<String>,
+}
+
+/// What is on the hooks: the id of our program on each.
+pub(super) type Attached = BTreeMap<(u32, Hook), u32>;
+
+/// The programs on the devices of the calling thread's network namespace.
+#[derive(Debug)]
+pub struct Attachments {
+    pins: Arc<Pins>,
+    socket: Socket,
+    strategy: Strategy,
+    /// What was found or put there; none before the first look and after a failure.
+    attached: Option<Attached>,
+}
+
+impl Attachments {
+    /// Attaches nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// The folder of links cannot be made, or no netlink socket can be had.
+    pub fn new(pins: Arc<Pins>, strategy: Strategy) -> Result<Self, AttachError> {
+        pins.make_links()?;
+        Ok(Self {
+            pins,
+            socket: Socket::open()?,
+            strategy,
+            attached: None,
+        })
+    }
+
+    /// How programs are attached.
+    #[must_use]
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// Brings every hook to what is wanted: adopts what a predecessor left, replaces its programs, attaches
+    /// what is missing, and takes away what no device wants any more.
+    ///
+    /// First every exit carries its program, then every pod's ingress; only then is anything taken off. So no
+    /// packet that `from_pod` leaves undecided meets an exit where nobody decides. A device that turns
+    /// from exit to pod, or back, changes its egress program in one step.
+    ///
+    /// # Errors
+    ///
+    /// What is attached cannot be read. A hook that cannot be changed is in the report.
+    pub fn reconcile(
+        &mut self,
+        programs: &Programs,
+        wanted: &BTreeMap<u32, Role>,
+    ) -> Result<Report, AttachError> {
+        let first_look = self.attached.is_none();
+        let mut attached = match self.attached.take() {
+            Some(attached) => attached,
+            None => self.observe()?,
+        };
+        let mut report = Report::default();
+        let mut failed = BTreeSet::new();
+        for step in plan::plan(&attached, wanted, |program| programs.get(program).id) {
+            let Step {
+                ifindex,
+                hook,
+                change,
+            } = step;
+            // A program is taken off only where those that are to stay are in their place.
+            if change == Change::Remove && failed.contains(&ifindex) {
+                continue;
+            }
+            match self.perform(step, programs) {
+                Ok(()) => match change {
+                    Change::Put(program) => {
+                        attached.insert((ifindex, hook), programs.get(program).id);
+                        report.put += 1;
+                    }
+                    Change::Remove => {
+                        attached.remove(&(ifindex, hook));
+                        report.removed += 1;
+                    }
+                },
+                Err(error) if error.device_is_gone() => {}
+                Err(error) => {
+                    failed.insert(ifindex);
+                    report.failed.push((ifindex, hook, error));
+                }
+            }
+        }
+        if first_look && failed.is_empty() {
+            self.leave_other_strategy()?;
+        }
+        if failed.is_empty() {
+            self.attached = Some(attached);
+        }
+        Ok(report)
+    }
+
+    /// Reads what is on the hooks, and names those that differ from what is wanted. The next
+    /// [`reconcile`](Self::reconcile) mends them.
+    ///
+    /// # Errors
+    ///
+    /// What is attached cannot be read.
+    pub fn verify(
+        &mut self,
+        programs: &Programs,
+        wanted: &BTreeMap<u32, Role>,
+    ) -> Result<Vec<Drift>, AttachError> {
+        let attached = self.observe()?;
+        let drift = plan::plan(&attached, wanted, |program| programs.get(program).id)
+            .into_iter()
+            .map(|step| Drift {
+                ifindex: step.ifindex,
+                hook: step.hook,
+                wanted: match step.change {
+                    Change::Put(program) => Some(programs.get(program).id),
+                    Change::Remove => None,
+                },
+                found: attached.get(&(step.ifindex, step.hook)).copied(),
+            })
+            .collect();
+        self.attached = Some(attached);
+        Ok(drift)
+    }
+
+    /// The programs of others on the hooks of a device that carry one of ours.
+    ///
+    /// # Errors
+    ///
+    /// The hooks cannot be read.
+    pub fn foreign(&mut self, ifindex: u32, role: Role) -> Result<Vec<Foreign>, AttachError> {
+        let mut foreign = Vec::new();
+        for hook in [Hook::Ingress, Hook::Egress] {
+            if role.program(hook).is_some() {
+                let tcx = tcx::foreign(&self.pins, ifindex, hook)?;
+                let filters = clsact::foreign(&mut self.socket, ifindex, hook)?;
+                // TCX runs before the filters of clsact.
+                foreign.extend(tcx.into_iter().map(|mut other| {
+                    other.before |= self.strategy == Strategy::Clsact;
+                    other
+                }));
+                foreign.extend(filters.into_iter().map(|mut other| {
+                    other.before &= self.strategy == Strategy::Clsact;
+                    other
+                }));
+            }
+        }
+        Ok(foreign)
+    }
+
+    fn observe(&mut self) -> Result<Attached, AttachError> {
+        match self.strategy {
+            Strategy::Tcx => self.tcx().observe(),
+            Strategy::Clsact => self.clsact().observe(),
+        }
+    }
+
+    fn perform(&mut self, step: Step, programs: &Programs) -> Result<(), AttachError> {
+        let Step {
+            ifindex,
+            hook,
+            change,
+        } = step;
+        match (self.strategy, change) {
+            (Strategy::Tcx, Change::Put(program)) => {
+                self.tcx().put(ifindex, hook, programs.fd(program))
+            }
+            (Strategy::Tcx, Change::Remove) => self.tcx().remove(ifindex, hook),
+            (Strategy::Clsact, Change::Put(program)) => {
+                self.clsact()
+                    .put(ifindex, hook, programs.fd(program), program)
+            }
+            (Strategy::Clsact, Change::Remove) => self.clsact().remove(ifindex, hook),
+        }
+    }
+
+    /// Takes away what an agent with the other strategy left, once this one's programs are in place.
+    fn leave_other_strategy(&mut self) -> Result<(), AttachError> {
+        match self.strategy {
+            Strategy::Tcx => self.clsact().remove_all(),
+            Strategy::Clsact => self.tcx().remove_all(),
+        }
+    }
+
+    fn tcx(&mut self) -> Tcx<'_> {
+        Tcx { pins: &self.pins }
+    }
+
+    fn clsact(&mut self) -> Clsact<'_> {
+        Clsact {
+            pins: &self.pins,
+            socket: &mut self.socket,
+        }
+    }
+}
+
+/// Takes every program off every device of the calling thread's network namespace, then all maps and the
+/// folder: from here on all packets pass.
+///
+/// # Errors
+///
+/// What cannot be removed.
+pub fn uninstall(pins: Pins) -> Result<(), AttachError> {
+    Tcx { pins: &pins }.remove_all()?;
+    Clsact {
+        pins: &pins,
+        socket: &mut Socket::open()?,
+    }
+    .remove_all()?;
+    Ok(pins.remove()?)
+}

@@ -1,0 +1,286 @@
+//! From a pod's address to the device that carries its packets, by what is true of any CNI.
+//!
+//! A pod's interface is one half of a pair; the other half lies in the node's namespace and names the
+//! pod's: `IFLA_LINK` is the index of the pod's half and `IFLA_LINK_NETNSID` the id of its namespace. So
+//! the node's own list of devices leads to every namespace that can hold one of its pods, and only to
+//! those: a pod of another node on the same machine is never mistaken for a local one. Each such
+//! namespace is asked for its addresses, through its id. A pod not found so is looked up among the
+//! routes; the runtime's namespace files then tell why it is not found at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use crate::{
+    link::{
+        device::{self, Links},
+        files::NamespaceFiles,
+    },
+    netlink::{Link, LocalAddress, Namespace, NetlinkError, Socket},
+};
+
+/// The host-side device of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodInterface {
+    /// Its index in the node's namespace.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Index of the bridge it is a port of.
+    pub bridge: Option<u32>,
+    /// Id of the pod's network namespace, as the node's numbers it.
+    pub namespace: Option<i32>,
+    /// Further host-side devices that lead into the same namespace, on which nothing is enforced.
+    pub others: Vec<u32>,
+    /// How it was found.
+    pub found: Found,
+}
+
+/// How a pod's interface was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its peer in the pod's namespace holds the pod's address.
+    Address,
+    /// A route to the pod's address alone leads to it.
+    Route,
+}
+
+/// Why no host-side device was found for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No namespace holds it.
+    Nowhere {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A namespace holds it, on a device whose peer is not in the node's namespace.
+    Elsewhere {
+        /// The namespace's file.
+        file: PathBuf,
+        /// The device that holds the address.
+        device: String,
+    },
+    /// A namespace holds it, on a device without a host side that programs could be attached to.
+    Unpaired {
+        /// The namespace's file.
+        file: PathBuf,
+        /// The device that holds the address.
+        device: String,
+        /// The kind of that device (`macvlan`, `ipvlan`, …), if it has one.
+        kind: Option<String>,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere { address } => write!(f, "no network namespace holds {address}"),
+            Self::Elsewhere { file, device } => write!(
+                f,
+                "the peer of {device} in {} is not in this node's network namespace",
+                file.display()
+            ),
+            Self::Unpaired { file, device, kind } => write!(
+                f,
+                "{device} in {} is {}, which has no host side",
+                file.display(),
+                kind.as_deref().unwrap_or("a hardware device")
+            ),
+        }
+    }
+}
+
+/// What a look at the node found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// For every wanted address, its device or why there is none.
+    pub pods: BTreeMap<IpAddr, Result<PodInterface, Missing>>,
+    /// The devices that want `to_wire`.
+    pub exits: Vec<device::Exit>,
+    /// Indices of the bridges that have a found pod among their ports.
+    pub bridges: BTreeSet<u32>,
+    /// Every address of the node itself, link-local ones and those of the loopback device included.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+/// Finds pods' interfaces, again and again; what has not changed is not read twice.
+#[derive(Debug)]
+pub struct Discovery {
+    socket: Socket,
+    files: NamespaceFiles,
+    namespaces: BTreeMap<i32, Inside>,
+}
+
+/// What is known of a namespace that devices of the node lead into.
+#[derive(Debug)]
+struct Inside {
+    /// Those devices: host-side index and index inside. A namespace id may come to name another
+    /// namespace, but that has other devices, and the index of a device is not used again.
+    pairs: BTreeSet<(u32, u32)>,
+    addresses: Vec<LocalAddress>,
+}
+
+impl Discovery {
+    /// Discovers in the calling thread's network namespace. `folders` are those in which the runtime keeps
+    /// its namespace files.
+    ///
+    /// # Errors
+    ///
+    /// No netlink socket can be had.
+    pub fn new(folders: Vec<PathBuf>) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            socket: Socket::open()?,
+            files: NamespaceFiles::new(folders),
+            namespaces: BTreeMap::new(),
+        })
+    }
+
+    /// Looks for the devices of pods with these addresses.
+    ///
+    /// Namespaces whose pod was found before are not read again while their devices stay the same;
+    /// [`forget`](Self::forget) drops that trust.
+    ///
+    /// # Errors
+    ///
+    /// The node's own devices or addresses cannot be listed. A namespace that vanishes meanwhile is
+    /// no error.
+    pub fn scan(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<Scan, NetlinkError> {
+        let links: Links = self
+            .socket
+            .links(Namespace::Own)?
+            .into_iter()
+            .map(|link| (link.index, link))
+            .collect();
+        self.read_namespaces(&links, wanted);
+        let hosts = hosts(&self.namespaces);
+        let mut pods = BTreeMap::new();
+        for &address in wanted {
+            let found = match hosts.get(&address).and_then(|host| links.get(host)) {
+                Some(link) => Ok(interface(link, &links, Found::Address)),
+                None => match self.by_route(address, &links)? {
+                    Some(interface) => Ok(interface),
+                    None => Err(self.files.explain(&mut self.socket, address)),
+                },
+            };
+            pods.insert(address, found);
+        }
+        let found = || pods.values().flatten();
+        let interfaces = found().map(|interface| interface.ifindex).collect();
+        Ok(Scan {
+            exits: device::exits(&links, &interfaces),
+            bridges: found().filter_map(|interface| interface.bridge).collect(),
+            node_addresses: self
+                .socket
+                .addresses(Namespace::Own)?
+                .into_iter()
+                .map(|local| local.address)
+                .collect(),
+            pods,
+        })
+    }
+
+    /// Reads everything anew at the next scan.
+    pub fn forget(&mut self) {
+        self.namespaces.clear();
+        self.files.forget();
+    }
+
+    /// Reads the addresses of every namespace that a device of the node leads into, but for those that are
+    /// known, unchanged and hold a wanted address.
+    fn read_namespaces(&mut self, links: &Links, wanted: &BTreeSet<IpAddr>) {
+        let mut pairs: BTreeMap<i32, BTreeSet<(u32, u32)>> = BTreeMap::new();
+        for (namespace, host, inside) in links.values().filter_map(pair) {
+            pairs.entry(namespace).or_default().insert((host, inside));
+        }
+        self.namespaces
+            .retain(|namespace, inside| pairs.get(namespace) == Some(&inside.pairs));
+        let held: BTreeSet<IpAddr> = self
+            .namespaces
+            .values()
+            .flat_map(|inside| inside.addresses.iter().map(|local| local.address))
+            .collect();
+        let complete = wanted.is_subset(&held);
+        for (namespace, pairs) in pairs {
+            if let Some(inside) = self.namespaces.get(&namespace) {
+                let settled = complete
+                    || inside
+                        .addresses
+                        .iter()
+                        .any(|local| wanted.contains(&local.address));
+                if settled {
+                    continue;
+                }
+            }
+            // A namespace may go at any time; then it holds no pod.
+            match self.socket.addresses(Namespace::Id(namespace)) {
+                Ok(addresses) => {
+                    self.namespaces
+                        .insert(namespace, Inside { pairs, addresses });
+                }
+                Err(error) => {
+                    tracing::debug!(namespace, %error, "cannot read a network namespace");
+                    self.namespaces.remove(&namespace);
+                }
+            }
+        }
+    }
+
+    fn by_route(
+        &mut self,
+        address: IpAddr,
+        links: &Links,
+    ) -> Result<Option<PodInterface>, NetlinkError> {
+        let Some(ifindex) = self.socket.host_route(address)? else {
+            return Ok(None);
+        };
+        // Other kinds lead to more than one neighbour, whatever a route says: they are no pod's.
+        let link = links
+            .get(&ifindex)
+            .filter(|link| matches!(link.kind.as_deref(), Some("veth" | "netkit" | "tun")));
+        Ok(link.map(|link| interface(link, links, Found::Route)))
+    }
+}
+
+/// The device of the node whose peer holds an address, for every address so held. Where several do, the
+/// newest: the address has passed from a pod that is going to a pod that has come.
+fn hosts(namespaces: &BTreeMap<i32, Inside>) -> BTreeMap<IpAddr, u32> {
+    let mut hosts = BTreeMap::new();
+    for inside in namespaces.values() {
+        for &(host, index) in &inside.pairs {
+            for local in inside.addresses.iter().filter(|local| local.index == index) {
+                let newest = hosts.entry(local.address).or_insert(host);
+                *newest = host.max(*newest);
+            }
+        }
+    }
+    hosts
+}
+
+/// If a device is one half of a pair whose other half is in another namespace: that namespace's id, the
+/// device's own index, and the index of the other half.
+fn pair(link: &Link) -> Option<(i32, u32, u32)> {
+    // A macvlan, VLAN or tunnel names the device it stands on in the same two attributes.
+    matches!(link.kind.as_deref(), Some("veth" | "netkit"))
+        .then(|| Some((link.peer_namespace?, link.index, link.peer?)))
+        .flatten()
+}
+
+fn interface(link: &Link, links: &Links, found: Found) -> PodInterface {
+    let namespace = pair(link).map(|(namespace, ..)| namespace);
+    PodInterface {
+        ifindex: link.index,
+        name: link.name.clone(),
+        bridge: device::bridge(links, link),
+        namespace,
+        others: links
+            .values()
+            .filter(|other| other.index != link.index)
+            .filter(|other| namespace.is_some() && pair(other).map(|(id, ..)| id) == namespace)
+            .map(|other| other.index)
+            .collect(),
+        found,
+    }
+}

@@ -1,0 +1,144 @@
+//! Programs on TCX hooks, held there by pinned links.
+//!
+//! Ours run before all others. At ingress so that they see packets as the pod sent them; at egress
+//! because a program that comes before and returns anything but TC_ACT_UNSPEC ends the hook: last in line,
+//! a stranger's TC_ACT_OK would let every packet go unjudged.
+
+use std::{fs, io, os::fd::BorrowedFd, path::Path};
+
+use crate::{
+    link::{
+        attach::{AttachError, Attached, Foreign},
+        bpf::{self, LinkInfo},
+    },
+    netlink::Hook,
+    pins::Pins,
+};
+
+pub(super) struct Tcx<'a> {
+    pub(super) pins: &'a Pins,
+}
+
+impl Tcx<'_> {
+    /// What the pinned links hold. A link whose device is gone counts as a program with id 0, which no program
+    /// has, so that its pin is replaced or taken away.
+    pub(super) fn observe(&self) -> Result<Attached, AttachError> {
+        self.pins
+            .links()?
+            .into_iter()
+            .map(|(ifindex, hook)| {
+                let live = live(&self.pins.link(ifindex, hook), ifindex, hook)?;
+                Ok(((ifindex, hook), live.map_or(0, |info| info.program)))
+            })
+            .collect()
+    }
+
+    pub(super) fn put(
+        &self,
+        ifindex: u32,
+        hook: Hook,
+        program: BorrowedFd<'_>,
+    ) -> Result<(), AttachError> {
+        let path = self.pins.link(ifindex, hook);
+        if live(&path, ifindex, hook)?.is_some() {
+            return bpf::open(&path)
+                .and_then(|link| bpf::update_link(link, program))
+                .map_err(failure("replace a program", ifindex));
+        }
+        // Until it is pinned the link dies with this process, so an interruption leaves nothing behind. A
+        // stale pin gives its name to the new link in one step.
+        let link = bpf::create_link(program, ifindex, hook)
+            .map_err(failure("attach a program", ifindex))?;
+        let fresh = path.with_file_name("new");
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => bpf::pin(link, &fresh),
+        }
+        .and_then(|()| fs::rename(&fresh, &path))
+        .map_err(failure("pin a link", ifindex))
+    }
+
+    pub(super) fn remove(&self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
+        let path = self.pins.link(ifindex, hook);
+        // Without this the program would run on until the kernel has got round to freeing the link.
+        if live(&path, ifindex, hook)?.is_some() {
+            bpf::open(&path)
+                .and_then(bpf::detach_link)
+                .map_err(failure("detach a program", ifindex))?;
+        }
+        Ok(self.pins.remove_link(ifindex, hook)?)
+    }
+
+    pub(super) fn remove_all(&self) -> Result<(), AttachError> {
+        for (ifindex, hook) in self.pins.links()? {
+            self.remove(ifindex, hook)?;
+        }
+        Ok(())
+    }
+}
+
+/// The programs of others on a hook.
+pub(super) fn foreign(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Vec<Foreign>, AttachError> {
+    let attached = match bpf::query(ifindex, hook) {
+        Ok(attached) => attached,
+        // No TCX, or no such device any more.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failure("list programs", ifindex)(error)),
+    };
+    let ours = info(&pins.link(ifindex, hook))
+        .map_err(failure("look at a link", ifindex))?
+        .map(|info| info.id);
+    let position = attached
+        .iter()
+        .position(|other| Some(other.link) == ours)
+        .unwrap_or(0);
+    Ok(attached
+        .into_iter()
+        .enumerate()
+        .filter(|(_, other)| Some(other.link) != ours)
+        .map(|(place, other)| Foreign {
+            ifindex,
+            hook,
+            before: place < position,
+            program: Some(other.program),
+            name: None,
+        })
+        .collect())
+}
+
+/// The pinned link, if it is on that hook of that device. Its own word is not enough: a device that was
+/// moved to another network namespace keeps link and index there.
+fn live(path: &Path, ifindex: u32, hook: Hook) -> Result<Option<LinkInfo>, AttachError> {
+    let Some(info) = info(path).map_err(failure("look at a link", ifindex))? else {
+        return Ok(None);
+    };
+    if info.ifindex != Some(ifindex) || info.hook != hook {
+        return Ok(None);
+    }
+    match bpf::query(ifindex, hook) {
+        Ok(attached) => Ok(attached
+            .iter()
+            .any(|other| other.link == info.id)
+            .then_some(info)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(failure("list programs", ifindex)(error)),
+    }
+}
+
+fn info(path: &Path) -> io::Result<Option<LinkInfo>> {
+    match bpf::open(path) {
+        Ok(link) => bpf::link_info(link),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn failure(operation: &'static str, ifindex: u32) -> impl FnOnce(io::Error) -> AttachError {
+    move |source| AttachError::Link {
+        operation,
+        ifindex,
+        source,
+    }
+}
