@@ -197,13 +197,13 @@ pub fn raise_memlock() {
     }
 }
 
-/// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`).
-const BPFFS: i64 = 0xcafe_4a11;
+/// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`; all of them have 32 bits).
+const BPFFS: u32 = 0xcafe_4a11;
 /// `NSFS_MAGIC`: namespaces as files.
-pub(crate) const NSFS: i64 = 0x6e73_6673;
+pub(crate) const NSFS: u32 = 0x6e73_6673;
 
 /// The magic number of the filesystem a file is on.
-pub(crate) fn filesystem(file: &File) -> io::Result<i64> {
+pub(crate) fn filesystem(file: &File) -> io::Result<u32> {
     let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the descriptor is open, and `answer` is valid for writes of a `statfs`.
     if unsafe { libc::fstatfs(file.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
@@ -211,7 +211,7 @@ pub(crate) fn filesystem(file: &File) -> io::Result<i64> {
     }
     // SAFETY: the call succeeded and filled it.
     let answer = unsafe { answer.assume_init() };
-    Ok(answer.f_type as i64)
+    Ok(answer.f_type as u32)
 }
 
 #[cfg(test)]

@@ -2,5 +2,6 @@
 
 pub mod caps;
 pub mod link;
+pub mod load;
 pub mod netlink;
 pub mod pins;

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     caps::{self, NSFS},
     link::discover::Missing,
-    netlink::{Link, LocalAddress, Namespace, NetlinkError, Socket},
+    netlink::{LocalAddress, Namespace, NetlinkError, Socket},
 };
 
 /// What is behind the files was read at most this long ago. Pods that wait for their interface are
@@ -31,7 +31,7 @@ pub(super) struct NamespaceFiles {
 #[derive(Debug)]
 struct Known {
     inode: u64,
-    links: Vec<Link>,
+    id: Namespace,
     addresses: Vec<LocalAddress>,
 }
 
@@ -56,25 +56,24 @@ impl NamespaceFiles {
             self.read = Some(Instant::now());
         }
         let holder = self.known.iter().find_map(|(file, known)| {
-            let local = known
-                .addresses
-                .iter()
-                .find(|local| local.address == address)?;
-            let link = known.links.iter().find(|link| link.index == local.index)?;
-            Some((file, link))
+            let holds = |local: &&LocalAddress| local.address == address;
+            let index = known.addresses.iter().find(holds)?.index;
+            let links = socket.links(known.id).ok()?;
+            let link = links.into_iter().find(|link| link.index == index)?;
+            Some((file.clone(), link))
         });
         match holder {
             None => Missing::Nowhere { address },
             Some((file, link)) if matches!(link.kind.as_deref(), Some("veth" | "netkit")) => {
                 Missing::Elsewhere {
-                    file: file.clone(),
-                    device: link.name.clone(),
+                    file,
+                    device: link.name,
                 }
             }
             Some((file, link)) => Missing::Unpaired {
-                file: file.clone(),
-                device: link.name.clone(),
-                kind: link.kind.clone(),
+                file,
+                device: link.name,
+                kind: link.kind,
             },
         }
     }
@@ -131,8 +130,8 @@ fn read(socket: &mut Socket, path: &Path) -> Result<Option<Known>, FileError> {
     };
     Ok(Some(Known {
         inode: file.metadata()?.ino(),
-        links: socket.links(id)?,
         addresses: socket.addresses(id)?,
+        id,
     }))
 }
 

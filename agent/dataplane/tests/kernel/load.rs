@@ -1,0 +1,252 @@
+//! The object gets into the kernel, and its maps outlive the agent that made them.
+
+use std::{fs, path::Path, sync::Arc};
+
+use aya::maps::{Map, MapInfo};
+use palisade_common::LAYOUT_VERSION;
+use palisade_dataplane::{
+    link::attach::{Attachments, Strategy},
+    load::{Entries, LoadError, Loaded, OBJECT, calibrate, load, load_set},
+    pins::{MapSet, Pins},
+};
+
+use crate::node::{BPFFS, on_node, pins};
+
+/// Small, so that tests which run side by side fit into memory.
+fn small() -> Entries {
+    Entries::from([
+        ("PEERS_V4", 64),
+        ("PEERS_V6", 64),
+        ("CELLS", 64),
+        ("FLOWS_STREAM", 128),
+        ("FLOWS_DATAGRAM", 128),
+        ("FLOWS_NEW", 128),
+        ("EVENTS", 4096),
+    ])
+}
+
+fn loaded(pins: &Pins, entries: &Entries) -> Loaded {
+    load(OBJECT, pins, LAYOUT_VERSION, entries).unwrap()
+}
+
+fn map_id(set: &str, name: &str) -> u32 {
+    MapInfo::from_pin(
+        Path::new(BPFFS)
+            .join("palisade")
+            .join(set)
+            .join("maps")
+            .join(name),
+    )
+    .unwrap()
+    .id()
+}
+
+#[test]
+fn every_map_is_pinned_and_taken_over() {
+    on_node(|| {
+        let pins = pins();
+        let first = loaded(&pins, &small());
+        assert!(first.fresh);
+        assert_eq!(
+            first.set,
+            MapSet {
+                layout: LAYOUT_VERSION,
+                number: 0
+            }
+        );
+        let set = format!("v{LAYOUT_VERSION}");
+        let maps: Vec<_> = fs::read_dir(pins.maps(first.set).unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        for name in [
+            "PEERS_V6",
+            "CIDRS_V4",
+            "SLOTS",
+            "CELLS",
+            "FLOWS_NEW",
+            "CONFIG",
+            "EVENTS",
+        ] {
+            assert!(
+                maps.iter().any(|map| map == name),
+                "{name} is not in {maps:?}"
+            );
+        }
+        let ids: Vec<_> = maps.iter().map(|name| map_id(&set, name)).collect();
+        drop(first);
+
+        let second = loaded(&pins, &small());
+        assert!(!second.fresh);
+        assert_eq!(
+            second.set,
+            MapSet {
+                layout: LAYOUT_VERSION,
+                number: 0
+            }
+        );
+        assert_eq!(
+            ids,
+            maps.iter()
+                .map(|name| map_id(&set, name))
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(
+            map_id(&set, "PEERS_V4"),
+            id(second.object.map("PEERS_V4").unwrap())
+        );
+    });
+}
+
+fn id(map: &Map) -> u32 {
+    let Map::HashMap(data) = map else {
+        panic!("{map:?}");
+    };
+    data.info().unwrap().id()
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_not_taken_over() {
+    on_node(|| {
+        let pins = pins();
+        drop(loaded(&pins, &small()));
+        let mut larger = small();
+        larger.insert("PEERS_V4", 128);
+        let first = MapSet {
+            layout: LAYOUT_VERSION,
+            number: 0,
+        };
+        let before = map_id(&first.to_string(), "PEERS_V4");
+        let error = load_set(OBJECT, &pins, first, &larger).unwrap_err();
+        let LoadError::Incompatible {
+            name,
+            set,
+            found,
+            declared,
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((name.as_str(), *set), ("PEERS_V4", first));
+        assert_eq!((found.entries, declared.entries), (64, 128));
+        assert_eq!((found.key, found.value), (declared.key, declared.value));
+
+        // A set of its own then; the other stays for the programs that use it, until it is removed.
+        let second = loaded(&pins, &larger);
+        assert!(second.fresh);
+        assert_eq!(second.set.number, 1);
+        assert_eq!(map_id(&first.to_string(), "PEERS_V4"), before);
+        assert_eq!(pins.sets().unwrap(), [first, second.set]);
+        pins.remove_set(first).unwrap();
+        assert_eq!(pins.sets().unwrap(), [second.set]);
+        drop(second);
+        assert!(!loaded(&pins, &larger).fresh);
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_type_is_not_taken_over() {
+    on_node(|| {
+        let pins = pins();
+        drop(loaded(&pins, &small()));
+        let folder = pins
+            .maps(MapSet {
+                layout: LAYOUT_VERSION,
+                number: 0,
+            })
+            .unwrap();
+        // Under the name of a hash of 4-byte keys lies another map of this object.
+        for other in ["PEERS_V6", "FLOWS_NEW", "SLOTS", "EVENTS"] {
+            fs::rename(folder.join("PEERS_V4"), folder.join("kept")).unwrap();
+            let data = aya::maps::MapData::from_pin(folder.join(other)).unwrap();
+            data.pin(folder.join("PEERS_V4")).unwrap();
+            let error = load_set(
+                OBJECT,
+                &pins,
+                MapSet {
+                    layout: LAYOUT_VERSION,
+                    number: 0,
+                },
+                &small(),
+            );
+            assert!(
+                matches!(&error, Err(LoadError::Incompatible { name, .. }) if name == "PEERS_V4"),
+                "{other}: {error:?}"
+            );
+            fs::rename(folder.join("kept"), folder.join("PEERS_V4")).unwrap();
+        }
+        assert!(!loaded(&pins, &small()).fresh);
+    });
+}
+
+#[test]
+fn an_interrupted_first_start_is_finished() {
+    on_node(|| {
+        let pins = pins();
+        let first = loaded(&pins, &small());
+        let folder = pins.maps(first.set).unwrap();
+        drop(first);
+        fs::remove_file(folder.join("CELLS")).unwrap();
+        let second = loaded(&pins, &small());
+        assert!(!second.fresh);
+        assert!(folder.join("CELLS").exists());
+    });
+}
+
+#[test]
+fn another_layout_gets_a_set_of_its_own() {
+    on_node(|| {
+        let pins = pins();
+        drop(loaded(&pins, &small()));
+        let next = load(OBJECT, &pins, LAYOUT_VERSION + 1, &small()).unwrap();
+        assert!(next.fresh);
+        assert_eq!(
+            next.set,
+            MapSet {
+                layout: LAYOUT_VERSION + 1,
+                number: 0
+            }
+        );
+    });
+}
+
+#[test]
+fn the_rate_of_jiffies_is_the_kernel_s() {
+    on_node(|| {
+        let pins = pins();
+        let mut loaded = loaded(&pins, &small());
+        let rate = calibrate(&mut loaded.object).unwrap();
+        assert!([100, 250, 300, 1000].contains(&rate), "{rate}");
+        match std::process::Command::new("zcat")
+            .arg("/proc/config.gz")
+            .output()
+        {
+            Ok(config) if config.status.success() => {
+                let config = String::from_utf8(config.stdout).unwrap();
+                assert!(config.contains(&format!("CONFIG_HZ={rate}\n")));
+            }
+            _ => println!("SKIP: the kernel does not show its configuration"),
+        }
+    });
+}
+
+#[test]
+fn the_programs_are_attached_as_loaded() {
+    on_node(|| {
+        let pins = pins();
+        let loaded = loaded(&pins, &small());
+        crate::node::ptp_pod("a", "10.1.0.2", "fd00::2");
+        let wanted = [(
+            crate::node::index("veth-a"),
+            palisade_dataplane::link::attach::Role::Pod,
+        )]
+        .into_iter()
+        .collect();
+        for strategy in [Strategy::Tcx, Strategy::Clsact] {
+            let mut attachments = Attachments::new(Arc::clone(&pins), strategy).unwrap();
+            let report = attachments.reconcile(&loaded.programs, &wanted).unwrap();
+            assert!(report.failed.is_empty(), "{:?}", report.failed);
+            assert_eq!(attachments.verify(&loaded.programs, &wanted).unwrap(), []);
+        }
+    });
+}
