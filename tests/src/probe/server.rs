@@ -26,7 +26,7 @@ use crate::{
 const END: u64 = 0;
 
 /// Serves ports of endpoints. TCP and UDP are answered with a line that says who serves and whom it
-/// sees: `x/a 10.244.1.2:40000`.
+/// sees: `x/a 10.244.1.2:40000`; a GET of HTTP is answered as one.
 pub struct Servers {
     shared: Arc<Shared>,
     end: OwnedFd,
@@ -219,8 +219,12 @@ impl Shared {
             }
             Kind::Connection { peer } => match socket::receive(&served.socket)? {
                 Some((data, _)) if data.is_empty() => anyhow::bail!("closed by {peer}"),
-                Some(_) => {
-                    let line = format!("{} {peer}\n", served.owner);
+                Some((data, _)) => {
+                    let mut line = format!("{} {peer}\n", served.owner);
+                    if data.starts_with(b"GET ") {
+                        let length = line.len();
+                        line = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{line}");
+                    }
                     Ok(socket::say(&served.socket, line.as_bytes())?)
                 }
                 None => Ok(()),
