@@ -154,12 +154,12 @@ fn decide(
     }
     match scene.settled() {
         Scene::PASSES => {}
-        Scene::REVOKED => {
-            return events::deny(skb, config, (number, WAY, Reason::Revoked), packet);
-        }
         _ if maker == Maker::NODE => {
             from_node(config, key, packet, scene);
             return events::allow(skb, number, WAY);
+        }
+        Scene::REVOKED => {
+            return events::deny(skb, config, (number, WAY, Reason::Revoked), packet);
         }
         _ => {
             let related = packet.kind == kind::ERROR && related(skb, config, number, slot, packet);
