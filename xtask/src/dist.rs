@@ -1,0 +1,175 @@
+//! `cargo xtask dist`: the static release binary, for this architecture or another.
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    setup,
+    shell::{self, command},
+    workspace,
+};
+
+/// What the binary may weigh: it is pulled by every node.
+const LIMIT: u64 = 20 << 20;
+
+/// An architecture that Palisade runs on.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    #[value(name = "x86_64")]
+    X86_64,
+    #[value(name = "aarch64")]
+    Aarch64,
+}
+
+impl Target {
+    /// The architecture of this machine.
+    pub(crate) fn host() -> Result<Self> {
+        match ARCH {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Aarch64),
+            other => bail!("Palisade does not build on {other}"),
+        }
+    }
+
+    /// The target whose binaries are static.
+    pub(crate) fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-musl",
+            Self::Aarch64 => "aarch64-unknown-linux-musl",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// A compiler for the C code in dependencies, and its Debian package.
+    fn c_compiler(self) -> Result<setup::Program> {
+        Ok(match (self, Self::host()?) {
+            (Self::X86_64, Self::X86_64) | (Self::Aarch64, Self::Aarch64) => {
+                ("musl-gcc", "musl-tools")
+            }
+            (Self::X86_64, Self::Aarch64) => ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+            (Self::Aarch64, Self::X86_64) => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        })
+    }
+}
+
+/// Options of `cargo xtask dist`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The architecture; this machine's if not given
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let target = options.target.map_or_else(Target::host, Ok)?;
+    setup::ebpf()?;
+    let built = build(target, "palisade", "palisade")?;
+
+    let folder = workspace::target_folder()?.join("dist");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let file = folder.join(format!("palisade-{}", target.name()));
+    fs::copy(&built, &file).with_context(|| format!("write {}", file.display()))?;
+    let size = check(&file)?;
+    println!(
+        "{}: {:.1} MB, static",
+        file.display(),
+        size as f64 / f64::from(1 << 20)
+    );
+    Ok(())
+}
+
+/// Builds a program, released and static; where it is.
+pub(crate) fn build(target: Target, package: &str, program: &str) -> Result<PathBuf> {
+    let triple = target.triple();
+    setup::target(triple)?;
+    let mut cargo = command("cargo build --release");
+    cargo.args(["--package", package, "--bin", program, "--target", triple]);
+    arrange(&mut cargo, target)?;
+    shell::run(&mut cargo)?;
+    let folder = workspace::target_folder()?.join(triple).join("release");
+    Ok(folder.join(program))
+}
+
+/// The toolchain's own linker does for every target; C code needs a compiler.
+fn arrange(cargo: &mut Command, target: Target) -> Result<()> {
+    let triple = target.triple();
+    let variable = triple.replace('-', "_");
+    let linker = format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase());
+    cargo.env(linker, "rust-lld");
+    if workspace::metadata()?
+        .packages
+        .iter()
+        .any(|package| *package.name == "cc")
+    {
+        let compiler = target.c_compiler()?;
+        setup::programs(&[compiler])?;
+        cargo.env(format!("CC_{variable}"), compiler.0);
+    }
+    Ok(())
+}
+
+/// The size, if it is as promised.
+fn check(file: &Path) -> Result<u64> {
+    let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    ensure!(
+        is_static(&content).context("not a 64-bit little-endian ELF file")?,
+        "{} asks for a dynamic linker",
+        file.display()
+    );
+    let size = content.len() as u64;
+    ensure!(
+        size < LIMIT,
+        "{} has {size} bytes, the limit is {LIMIT}",
+        file.display()
+    );
+    Ok(size)
+}
+
+/// Whether no program header of an ELF file is `PT_INTERP`.
+fn is_static(elf: &[u8]) -> Option<bool> {
+    const INTERPRETER: [u8; 4] = [3, 0, 0, 0];
+    let word = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
+    elf.starts_with(b"\x7fELF\x02\x01").then_some(())?;
+    let first = u64::from_le_bytes(elf.get(32..40)?.try_into().ok()?);
+    let (size, count) = (word(54)?, word(56)?);
+    for index in 0..usize::from(count) {
+        let at = usize::try_from(first).ok()? + index * usize::from(size);
+        if elf.get(at..at + 4)? == INTERPRETER {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_program_of_the_host_is_not_static() -> Result<()> {
+        let this = fs::read(std::env::current_exe()?)?;
+        assert_eq!(is_static(&this), Some(false));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_cut_short_is_no_program() -> Result<()> {
+        let this = fs::read(std::env::current_exe()?)?;
+        assert_eq!(is_static(&this[..100]), None);
+        assert_eq!(is_static(b"#!/bin/sh\n"), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! What cargo knows of this workspace.
+
+use std::{path::PathBuf, sync::OnceLock};
+
+use anyhow::{Context, Result};
+use cargo_metadata::{Metadata, MetadataCommand};
+
+/// Packages and their dependencies, as resolved.
+pub(crate) fn metadata() -> Result<&'static Metadata> {
+    static METADATA: OnceLock<Metadata> = OnceLock::new();
+    if let Some(metadata) = METADATA.get() {
+        return Ok(metadata);
+    }
+    let metadata = MetadataCommand::new()
+        .exec()
+        .context("run cargo metadata")?;
+    Ok(METADATA.get_or_init(|| metadata))
+}
+
+/// Where cargo builds.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    Ok(metadata()?.target_directory.clone().into())
+}
