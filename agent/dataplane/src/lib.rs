@@ -1,7 +1,13 @@
 //! Applies verdict tables to the kernel.
 
+pub mod apply;
 pub mod caps;
+pub mod dataplane;
+pub mod encode;
 pub mod link;
 pub mod load;
+pub mod maps;
+pub mod mirror;
 pub mod netlink;
 pub mod pins;
+pub mod plan;

@@ -1,0 +1,266 @@
+//! A kernel to write to: the maps as the programs read them, and the programs' verdict, written apart from
+//! what is tested.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use palisade_common::{
+    key::CellKey,
+    value::{Cell, Config, Peer, PortLeaf, PortSet, Slot},
+};
+use palisade_policy::table::Direction;
+
+use crate::{
+    apply::{Store, StoreError},
+    maps::Capacity,
+    mirror::Dump,
+    plan::op::Op,
+};
+
+/// Ports that verdicts are looked at for, of each of TCP, UDP and SCTP.
+pub(super) const PORTS: [u16; 9] = [0, 53, 80, 81, 255, 256, 8080, 30_000, 65_535];
+/// A verdict for every one of those, and for protocols without ports, as bits.
+pub(super) type Verdict = u32;
+
+#[derive(Clone)]
+pub(super) struct Kernel {
+    pub(super) peers: HashMap<IpAddr, Peer>,
+    pub(super) cidrs: HashMap<IpNet, u32>,
+    pub(super) tables: Vec<Cell>,
+    pub(super) cells: HashMap<CellKey, Cell>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) sets: Vec<PortSet>,
+    pub(super) leaves: Vec<PortLeaf>,
+    pub(super) config: Config,
+    pub(super) capacity: Capacity,
+    pub(super) swept: HashSet<u16>,
+    decoded: RefCell<HashMap<Cell, Verdict>>,
+}
+
+impl Kernel {
+    pub(super) fn new(capacity: Capacity) -> Self {
+        let none = PortSet { leaves: [0; 256] };
+        Self {
+            peers: HashMap::new(),
+            cidrs: HashMap::new(),
+            tables: vec![Cell::default(); capacity.tables as usize],
+            cells: HashMap::new(),
+            slots: vec![Slot::default(); capacity.slots as usize],
+            sets: vec![none; capacity.port_sets as usize],
+            leaves: vec![PortLeaf::default(); capacity.port_leaves as usize],
+            config: Config::default(),
+            capacity,
+            swept: HashSet::new(),
+            decoded: RefCell::default(),
+        }
+    }
+
+    pub(super) fn class(&self, address: IpAddr) -> u32 {
+        if let Some(peer) = self.peers.get(&address) {
+            return peer.class;
+        }
+        self.cidrs
+            .iter()
+            .filter(|(net, _)| net.contains(&address))
+            .max_by_key(|(net, _)| net.prefix_len())
+            .map_or(0, |(_, &class)| class)
+    }
+
+    pub(super) fn table(&self, slot: u16, direction: Direction) -> u32 {
+        let slot = &self.slots[usize::from(slot)];
+        match direction {
+            Direction::Ingress => slot.ingress,
+            Direction::Egress => slot.egress,
+        }
+    }
+
+    pub(super) fn cell(&self, table: u32, class: u32) -> Verdict {
+        let own = (class != 0)
+            .then(|| self.cells.get(&CellKey { table, class }))
+            .flatten();
+        self.decode(own.unwrap_or(&self.tables[table as usize]))
+    }
+
+    pub(super) fn verdict(&self, slot: u16, direction: Direction, class: u32) -> Verdict {
+        self.cell(self.table(slot, direction), class)
+    }
+
+    fn decode(&self, cell: &Cell) -> Verdict {
+        if let Some(&verdict) = self.decoded.borrow().get(cell) {
+            return verdict;
+        }
+        let mut verdict = 0;
+        let mut bit = 0;
+        for set in [cell.tcp, cell.udp, cell.sctp] {
+            for port in PORTS {
+                let leaf = self.sets[set as usize].leaves[usize::from(port >> 8)];
+                let word = self.leaves[leaf as usize].words[usize::from((port >> 6) & 3)];
+                verdict |= ((word >> (port & 63) & 1) as u32) << bit;
+                bit += 1;
+            }
+        }
+        if cell.flags & Cell::ALL_PROTOCOLS != 0 {
+            verdict = (1 << (bit + 1)) - 1;
+        }
+        self.decoded.borrow_mut().insert(*cell, verdict);
+        verdict
+    }
+
+    fn sets_in_use(&self) -> impl Iterator<Item = u32> {
+        let cells = self.cells.values().chain(&self.tables);
+        cells.flat_map(|cell| [cell.tcp, cell.udp, cell.sctp])
+    }
+
+    fn room<T>(
+        map: usize,
+        capacity: u32,
+        present: bool,
+        value: Option<T>,
+    ) -> Result<(), StoreError> {
+        if value.is_some() && !present && map >= capacity as usize {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+}
+
+fn put<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+impl Store for Kernel {
+    fn perform(&mut self, op: &Op) -> Result<(), StoreError> {
+        match *op {
+            Op::Leaf { leaf, ports } => {
+                assert!(
+                    !self
+                        .sets_in_use()
+                        .any(|set| self.sets[set as usize].leaves.contains(&leaf)),
+                    "a leaf in use is written: {op}"
+                );
+                self.leaves[leaf as usize] = ports;
+                self.decoded.borrow_mut().clear();
+            }
+            Op::Set {
+                set, ref leaves, ..
+            } => {
+                assert!(
+                    !self.sets_in_use().any(|other| other == set),
+                    "a set in use is written: {op}"
+                );
+                let mut value = PortSet { leaves: [0; 256] };
+                for &(place, leaf) in leaves {
+                    value.leaves[usize::from(place)] = leaf;
+                }
+                self.sets[set as usize] = value;
+                self.decoded.borrow_mut().clear();
+            }
+            Op::Cell { table, class, cell } => {
+                assert_ne!(class, 0, "a stranger gets a cell: {op}");
+                assert!(table > 1, "a constant table gets a cell: {op}");
+                let key = CellKey { table, class };
+                let present = self.cells.contains_key(&key);
+                Self::room(self.cells.len(), self.capacity.cells, present, cell)?;
+                put(&mut self.cells, key, cell);
+            }
+            Op::Default { table, cell } => self.tables[table as usize] = cell,
+            Op::Peer { address, peer } => {
+                let present = self.peers.contains_key(&address);
+                let family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+                let entries = self.peers.keys().filter(family).count();
+                let capacity = if address.is_ipv4() {
+                    self.capacity.peers_v4
+                } else {
+                    self.capacity.peers_v6
+                };
+                Self::room(entries, capacity, present, peer)?;
+                if let Some(peer) = peer.filter(|peer| peer.slot != 0) {
+                    let slot = &self.slots[usize::from(peer.slot)];
+                    assert_ne!(*slot, Slot::default(), "an address names a free slot: {op}");
+                }
+                put(&mut self.peers, address, peer);
+            }
+            Op::Block { net, class } => {
+                let four = |net: &IpNet| matches!(net, IpNet::V4(_));
+                let nodes = self
+                    .cidrs
+                    .keys()
+                    .filter(|other| four(other) == four(&net))
+                    .count();
+                let capacity = if four(&net) {
+                    self.capacity.cidrs_v4
+                } else {
+                    self.capacity.cidrs_v6
+                };
+                // A full trie refuses replacements too.
+                Self::room(nodes, capacity, false, class)?;
+                put(&mut self.cidrs, net, class);
+            }
+            Op::Slot { slot, value } => self.slots[usize::from(slot)] = value,
+            Op::Config(config) => self.config = config,
+        }
+        Ok(())
+    }
+
+    fn dump(&self) -> Result<Dump, StoreError> {
+        let numbered = |index: usize| u32::try_from(index).expect("a small number");
+        let sets: HashSet<u32> = self
+            .sets_in_use()
+            .filter(|&set| set > 0)
+            .chain([1])
+            .collect();
+        let sets: Vec<(u32, PortSet)> = sets
+            .into_iter()
+            .map(|set| (set, self.sets[set as usize]))
+            .collect();
+        let leaves: HashSet<u32> = sets
+            .iter()
+            .flat_map(|(_, set)| set.leaves)
+            .filter(|&leaf| leaf != 0)
+            .chain([1])
+            .collect();
+        Ok(Dump {
+            peers: self
+                .peers
+                .iter()
+                .map(|(&address, &peer)| (address, peer))
+                .collect(),
+            blocks: self
+                .cidrs
+                .iter()
+                .map(|(&net, &class)| (net, class))
+                .collect(),
+            tables: (self.tables.iter().enumerate())
+                .filter(|(_, cell)| **cell != Cell::DENY)
+                .map(|(table, &cell)| (numbered(table), cell))
+                .collect(),
+            cells: self.cells.iter().map(|(&key, &cell)| (key, cell)).collect(),
+            slots: (self.slots.iter().enumerate())
+                .filter(|(_, slot)| **slot != Slot::default())
+                .map(|(slot, &value)| (slot as u16, value))
+                .collect(),
+            leaves: leaves
+                .into_iter()
+                .map(|leaf| (leaf, self.leaves[leaf as usize]))
+                .collect(),
+            sets,
+            config: self.config,
+        })
+    }
+
+    fn sweep(&mut self, slots: &HashSet<u16>) -> Result<(), StoreError> {
+        self.swept.extend(slots);
+        Ok(())
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+}

@@ -1,0 +1,464 @@
+//! Random compiled states and random ways from one to the next.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use palisade_policy::{
+    model::Name,
+    table::{
+        Cell, Change, ClassId, Compiled, Direction, Isolation, LocalPod, PortSet, Table,
+        TableChange, TableId,
+    },
+};
+
+use super::kernel::{PORTS, Verdict};
+use crate::{
+    dataplane::{SlotWanted, SlotsWanted},
+    plan::nets,
+};
+
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+
+    pub(super) fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
+
+const ADDRESSES: [&str; 18] = [
+    "10.0.0.0",
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.4",
+    "10.0.0.5",
+    "10.0.0.6",
+    "10.0.0.7",
+    "10.1.0.1",
+    "10.1.0.2",
+    "192.0.2.1",
+    "198.51.100.7",
+    "2001:db8::1",
+    "2001:db8::2",
+    "2001:db8::3",
+    "2001:db8::4",
+    "2001:db9::1",
+    "::ffff:10.0.0.1",
+];
+const BLOCKS: [&str; 14] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/29",
+    "10.0.0.4/30",
+    "10.0.0.6/31",
+    "10.0.0.5/32",
+    "10.1.0.0/16",
+    "10.1.0.2/32",
+    "192.0.2.0/24",
+    "::/0",
+    "2001:db8::/32",
+    "2001:db8::2/127",
+    "2001:db8::3/128",
+    "2001:db9::/32",
+];
+
+/// Every address that is looked at.
+pub(super) fn addresses() -> Vec<IpAddr> {
+    ADDRESSES
+        .iter()
+        .map(|text| text.parse().expect("an address"))
+        .collect()
+}
+
+/// A state of the cluster, of the node and of its interfaces.
+#[derive(Clone, Default)]
+pub(super) struct World {
+    pub(super) compiled: Compiled,
+    pub(super) wanted: SlotsWanted,
+    pub(super) node: BTreeSet<IpAddr>,
+    /// Class of each address by itself, that of its block included.
+    classes: BTreeMap<IpAddr, ClassId>,
+    next: u32,
+    /// Every cell allows what the default allows, as without policies that deny.
+    additive: bool,
+}
+
+impl World {
+    pub(super) fn new(additive: bool) -> Self {
+        Self {
+            additive,
+            next: 1,
+            ..Self::default()
+        }
+    }
+
+    fn fresh(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn class(&mut self, rng: &mut Rng) -> ClassId {
+        let known: Vec<ClassId> = self
+            .classes
+            .values()
+            .chain(self.compiled.blocks.values())
+            .copied()
+            .collect();
+        match rng.below(8) {
+            0 => ClassId::STRANGER,
+            1 | 2 => ClassId(self.fresh()),
+            _ if known.is_empty() => ClassId(self.fresh()),
+            _ => *rng.pick(&known),
+        }
+    }
+
+    fn ports(rng: &mut Rng) -> PortSet {
+        match rng.below(5) {
+            0 => PortSet::none(),
+            1 => PortSet::all(),
+            _ => PortSet::of((0..=rng.below(3)).map(|_| {
+                let first = *rng.pick(&PORTS);
+                (
+                    first,
+                    first.saturating_add([0, 0, 1, 200, 9000][rng.below(5)]),
+                )
+            })),
+        }
+    }
+
+    fn cell(rng: &mut Rng) -> Cell {
+        match rng.below(6) {
+            0 => Cell::deny(),
+            1 => Cell::allow(),
+            _ => Cell {
+                tcp: Self::ports(rng),
+                udp: Self::ports(rng),
+                sctp: if rng.one_in(3) {
+                    Self::ports(rng)
+                } else {
+                    PortSet::none()
+                },
+                all_protocols: false,
+            },
+        }
+    }
+
+    fn table(&mut self, rng: &mut Rng) -> Table {
+        let mut table = Table {
+            default: if rng.one_in(2) {
+                Cell::deny()
+            } else {
+                Self::cell(rng)
+            },
+            cells: BTreeMap::new(),
+        };
+        for _ in 0..rng.below(6) {
+            let class = self.class(rng);
+            table.cells.insert(class, Self::cell(rng));
+        }
+        table
+    }
+
+    fn isolation(&mut self, rng: &mut Rng) -> Isolation {
+        let mut known: Vec<TableId> = self.compiled.tables.keys().copied().collect();
+        known.sort_unstable();
+        match rng.below(6) {
+            0 => Isolation::None,
+            1 | 2 => {
+                let id = TableId(self.fresh());
+                let table = self.table(rng);
+                self.compiled.tables.insert(id, table);
+                Isolation::Table(id)
+            }
+            _ if known.is_empty() => Isolation::None,
+            _ => Isolation::Table(*rng.pick(&known)),
+        }
+    }
+
+    /// Makes one random change.
+    pub(super) fn mutate(&mut self, rng: &mut Rng) {
+        let addresses = addresses();
+        match rng.below(20) {
+            0..=3 => {
+                let class = self.class(rng);
+                self.classes.insert(*rng.pick(&addresses), class);
+            }
+            4 => {
+                self.classes.remove(rng.pick(&addresses));
+            }
+            5 | 6 => {
+                let net: IpNet = rng.pick(&BLOCKS).parse().expect("a prefix");
+                let class = self.class(rng);
+                self.compiled.blocks.insert(net, class);
+            }
+            7 => {
+                let net: IpNet = rng.pick(&BLOCKS).parse().expect("a prefix");
+                self.compiled.blocks.remove(&net);
+            }
+            8..=10 => self.mutate_table(rng),
+            // A whole class becomes another: a new one, or one that is there.
+            11 | 12 => {
+                let (from, to) = (self.class(rng), self.class(rng));
+                if from != ClassId::STRANGER {
+                    let classes = self.classes.values_mut();
+                    for class in classes.chain(self.compiled.blocks.values_mut()) {
+                        if *class == from {
+                            *class = to;
+                        }
+                    }
+                    if rng.one_in(2) {
+                        for table in self.compiled.tables.values_mut() {
+                            if let Some(cell) = table.cells.remove(&from) {
+                                table.cells.insert(to, cell);
+                            }
+                        }
+                    }
+                }
+            }
+            13..=15 => self.mutate_pod(rng),
+            16 | 17 => {
+                let names: Vec<Name> = self.compiled.pods.keys().cloned().collect();
+                if !names.is_empty() {
+                    let isolation = self.isolation(rng);
+                    let pod = self.compiled.pods.get_mut(rng.pick(&names)).expect("a pod");
+                    if rng.one_in(2) {
+                        pod.ingress = isolation;
+                    } else {
+                        pod.egress = isolation;
+                    }
+                }
+            }
+            18 => {
+                let address = *rng.pick(&addresses);
+                if !self.compiled.services.remove(&address) {
+                    self.compiled.services.insert(address);
+                }
+            }
+            _ => {
+                let address = *rng.pick(&addresses);
+                if !self.node.remove(&address) {
+                    self.node.insert(address);
+                }
+            }
+        }
+        self.tidy();
+    }
+
+    fn mutate_table(&mut self, rng: &mut Rng) {
+        let mut ids: Vec<TableId> = self.compiled.tables.keys().copied().collect();
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return;
+        }
+        let id = *rng.pick(&ids);
+        let class = self.class(rng);
+        let whole = rng.one_in(6).then(|| self.table(rng));
+        let table = self.compiled.tables.get_mut(&id).expect("a table");
+        if let Some(whole) = whole {
+            *table = whole;
+        } else if rng.one_in(3) {
+            table.default = Self::cell(rng);
+        } else if rng.one_in(4) {
+            table.cells.remove(&class);
+        } else {
+            table.cells.insert(class, Self::cell(rng));
+        }
+    }
+
+    fn mutate_pod(&mut self, rng: &mut Rng) {
+        let name = Name::new("ns", format!("pod{}", rng.below(5)));
+        if rng.one_in(3) {
+            self.compiled.pods.remove(&name);
+            self.wanted.remove(&name);
+            return;
+        }
+        let (ingress, egress) = (self.isolation(rng), self.isolation(rng));
+        let taken: HashSet<IpAddr> = self
+            .compiled
+            .pods
+            .iter()
+            .filter(|(other, _)| **other != name)
+            .flat_map(|(_, pod)| pod.addresses.clone())
+            .collect();
+        let mut own = Vec::new();
+        for v4 in [true, false] {
+            let free: Vec<IpAddr> = addresses()
+                .into_iter()
+                .filter(|address| address.is_ipv4() == v4 && !taken.contains(address))
+                .collect();
+            if !free.is_empty() && !rng.one_in(4) {
+                own.push(*rng.pick(&free));
+            }
+        }
+        let fresh = self.fresh();
+        let pod = self.compiled.pods.entry(name.clone()).or_insert(LocalPod {
+            uid: format!("uid{fresh}").into(),
+            addresses: Vec::new(),
+            ingress,
+            egress,
+        });
+        pod.addresses = own;
+        if rng.one_in(4) {
+            // It was deleted and made again.
+            pod.uid = format!("uid{fresh}").into();
+        }
+        if rng.one_in(6) {
+            self.wanted.remove(&name);
+        } else {
+            self.wanted.entry(name).or_insert(SlotWanted {
+                ifindex: fresh,
+                bridge: 0,
+                namespace: -1,
+            });
+        }
+    }
+
+    /// Restores what the compiler promises of its result.
+    fn tidy(&mut self) {
+        let compiled = &mut self.compiled;
+        compiled.addresses = self
+            .classes
+            .iter()
+            .filter(|(address, class)| {
+                let around = nets::around(&compiled.blocks, **address);
+                **class != around.map_or(ClassId::STRANGER, |(_, &class)| class)
+            })
+            .map(|(&address, &class)| (address, class))
+            .collect();
+        let used: HashSet<TableId> = compiled
+            .pods
+            .values()
+            .flat_map(|pod| [pod.ingress, pod.egress])
+            .filter_map(|isolation| match isolation {
+                Isolation::Table(id) => Some(id),
+                Isolation::None => None,
+            })
+            .collect();
+        compiled.tables.retain(|id, _| used.contains(id));
+        for table in compiled.tables.values_mut() {
+            let default = table.default.clone();
+            if self.additive {
+                for cell in table.cells.values_mut() {
+                    *cell = cell.union(&default);
+                }
+            }
+            table
+                .cells
+                .retain(|&class, cell| class != ClassId::STRANGER && *cell != default);
+        }
+    }
+
+    /// What the state says, straight from its words.
+    pub(super) fn verdict(&self, isolation: Isolation, address: IpAddr) -> Verdict {
+        let all = (1 << (3 * PORTS.len() + 1)) - 1;
+        let Isolation::Table(id) = isolation else {
+            return all;
+        };
+        let class = self
+            .compiled
+            .addresses
+            .get(&address)
+            .copied()
+            .unwrap_or_else(|| {
+                let blocks = self.compiled.blocks.iter();
+                blocks
+                    .filter(|(net, _)| net.contains(&address))
+                    .max_by_key(|(net, _)| net.prefix_len())
+                    .map_or(ClassId::STRANGER, |(_, &class)| class)
+            });
+        let cell = self.compiled.tables[&id].cell(class);
+        if cell.all_protocols {
+            return all;
+        }
+        let mut verdict = 0;
+        for (protocol, set) in [&cell.tcp, &cell.udp, &cell.sctp].into_iter().enumerate() {
+            for (at, port) in PORTS.into_iter().enumerate() {
+                verdict |= u32::from(set.contains(port)) << (protocol * PORTS.len() + at);
+            }
+        }
+        verdict
+    }
+
+    /// What is other in `self` than in `before`, as the compiler tells it.
+    pub(super) fn change_since(&self, before: &Self) -> Change {
+        let (a, b) = (&before.compiled, &self.compiled);
+        let mut change = Change {
+            addresses: differing(a.addresses.keys(), b.addresses.keys(), |key| {
+                a.addresses.get(key) != b.addresses.get(key)
+            }),
+            blocks: differing(a.blocks.keys(), b.blocks.keys(), |key| {
+                a.blocks.get(key) != b.blocks.get(key)
+            }),
+            tables: Vec::new(),
+            pods: differing(a.pods.keys(), b.pods.keys(), |key| {
+                a.pods.get(key) != b.pods.get(key)
+            }),
+            services: a
+                .services
+                .symmetric_difference(&b.services)
+                .copied()
+                .collect(),
+        };
+        for id in differing(a.tables.keys(), b.tables.keys(), |id| {
+            a.tables.get(id) != b.tables.get(id)
+        }) {
+            let none = BTreeMap::new();
+            let cells = |state: &HashMap<TableId, Table>| {
+                state
+                    .get(&id)
+                    .map_or(none.clone(), |table| table.cells.clone())
+            };
+            let (old, new) = (cells(&a.tables), cells(&b.tables));
+            change.tables.push(TableChange {
+                table: id,
+                default: a.tables.get(&id).map(|table| &table.default)
+                    != b.tables.get(&id).map(|table| &table.default),
+                classes: differing(old.keys(), new.keys(), |class| {
+                    old.get(class) != new.get(class)
+                }),
+            });
+        }
+        change
+    }
+
+    /// The wanted pods, and how each direction of them is decided.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&Name, &LocalPod)> {
+        self.compiled
+            .pods
+            .iter()
+            .filter(|(name, _)| self.wanted.contains_key(name))
+    }
+}
+
+pub(super) fn isolation(pod: &LocalPod, direction: Direction) -> Isolation {
+    match direction {
+        Direction::Ingress => pod.ingress,
+        Direction::Egress => pod.egress,
+    }
+}
+
+fn differing<'a, K: Clone + Ord + 'a>(
+    a: impl Iterator<Item = &'a K>,
+    b: impl Iterator<Item = &'a K>,
+    differs: impl Fn(&K) -> bool,
+) -> Vec<K> {
+    let keys: BTreeSet<&K> = a.chain(b).collect();
+    keys.into_iter()
+        .filter(|key| differs(key))
+        .cloned()
+        .collect()
+}
