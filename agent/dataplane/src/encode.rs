@@ -56,7 +56,11 @@ pub(crate) fn cidr_v6(net: Ipv6Net) -> CidrV6 {
 
 /// The prefix of a key of `CIDRS_V4`; `None` where the length is none of IPv4.
 pub(crate) fn from_cidr_v4(key: CidrV4, length: u32) -> Option<IpNet> {
-    let net = Ipv4Net::new(Ipv4Addr::from(key.to_ne_bytes()), u8::try_from(length).ok()?).ok()?;
+    let net = Ipv4Net::new(
+        Ipv4Addr::from(key.to_ne_bytes()),
+        u8::try_from(length).ok()?,
+    )
+    .ok()?;
     Some(IpNet::V4(net))
 }
 

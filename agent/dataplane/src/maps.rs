@@ -17,6 +17,7 @@ use palisade_common::{
 pub use self::capacity::Capacity;
 
 mod capacity;
+mod interfaces;
 mod standalone;
 mod store;
 mod sweep;
@@ -71,8 +72,10 @@ pub struct Maps {
     pub pending: HashMap<MapData, u32, FlowKey>,
     /// Ports of fragmented datagrams.
     pub fragments: HashMap<MapData, FragmentKey, Ports>,
-    /// Interfaces with programs.
-    pub interfaces: HashMap<MapData, u32, Interface>,
+    /// Interfaces with programs, by index.
+    pub interfaces: Array<MapData, Interface>,
+    /// Interfaces whose index is past the end of `interfaces`.
+    pub interfaces_high: HashMap<MapData, u32, Interface>,
     /// The one [`Config`].
     pub config: Array<MapData, Config>,
     /// Counters per slot and direction.
@@ -170,7 +173,8 @@ impl Maps {
             flows_new: open!(HashMap, "FLOWS_NEW").0,
             pending: open!(HashMap, "PENDING").0,
             fragments: open!(HashMap, "FRAGMENTS").0,
-            interfaces: open!(HashMap, "INTERFACES").0,
+            interfaces: open!(Array, "INTERFACES").0,
+            interfaces_high: open!(HashMap, "INTERFACES_HIGH").0,
             config: open!(Array, "CONFIG").0,
             counters: open!(PerCpuArray, "COUNTERS").0,
             event_budget: open!(PerCpuArray, "EVENT_BUDGET").0,

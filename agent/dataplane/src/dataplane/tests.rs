@@ -224,7 +224,7 @@ fn rounds(default: usize) -> usize {
 #[test]
 fn every_write_of_random_updates_leaves_verdicts_right() {
     let mut total = Total::default();
-    for seed in 0..rounds(40) as u64 {
+    for seed in 0..rounds(15) as u64 {
         let mut run = Run::new(seed, seed % 2 == 0, roomy(), &SETTINGS);
         for _ in 0..30 {
             let (world, change) = run.next();
@@ -242,7 +242,7 @@ fn every_write_of_random_updates_leaves_verdicts_right() {
 #[test]
 fn every_write_of_a_successor_of_a_crash_leaves_verdicts_right() {
     let mut total = Total::default();
-    for seed in 0..rounds(40) as u64 {
+    for seed in 0..rounds(15) as u64 {
         let mut run = Run::new(seed + 1_000_000, seed % 2 == 0, roomy(), &SETTINGS);
         for _ in 0..30 {
             let (world, change) = run.next();

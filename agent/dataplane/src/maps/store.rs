@@ -170,7 +170,8 @@ fn entries<V: aya::Pod>(
     Ok(entries)
 }
 
-fn absent_is_removed(result: Result<(), MapError>) -> Result<(), MapError> {
+/// Removing what is not there is no failure.
+pub(super) fn absent_is_removed(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

@@ -75,10 +75,9 @@ impl Watched {
         for (name, pod) in world.pods() {
             let owner = encode::owner(&pod.uid);
             let ifindex = world.wanted[name].ifindex;
-            let slots = self.kernel.slots.iter().enumerate();
-            let Some((slot, value)) = slots
-                .filter(|(_, value)| (value.owner, value.ifindex) == (owner, ifindex))
-                .next_back()
+            let mut slots = self.kernel.slots.iter().enumerate();
+            let Some((slot, value)) =
+                slots.find(|(_, value)| (value.owner, value.ifindex) == (owner, ifindex))
             else {
                 continue;
             };
