@@ -89,6 +89,8 @@ pub struct Link {
     pub peer_namespace: Option<i32>,
     /// Index of the device it is enslaved to.
     pub master: Option<u32>,
+    /// The kernel's id of the XDP program on it.
+    pub xdp: Option<u32>,
 }
 
 /// A local address of a device.
@@ -329,10 +331,10 @@ impl Socket {
         // An answer is read to its end even after an error, lest the rest meet the next question.
         let mut result = Ok(());
         loop {
-            let length = self
-                .socket
-                .recv(&mut &mut self.buffer[..], libc::MSG_TRUNC)
-                .map_err(fail)?;
+            let length = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                length => length.map_err(fail)?,
+            };
             let datagram = self
                 .buffer
                 .get(..length)
@@ -404,6 +406,10 @@ impl Link {
                 .map(|id| id as i32)
                 .filter(|id| *id >= 0),
             master: attributes.u32(libc::IFLA_MASTER),
+            xdp: attributes
+                .find(libc::IFLA_XDP)
+                .map(Attributes::new)
+                .and_then(|xdp| IFLA_XDP_PROGRAMS.into_iter().find_map(|kind| xdp.u32(kind))),
         })
     }
 }
@@ -439,6 +445,8 @@ fn text(bytes: &[u8]) -> String {
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
+/// `IFLA_XDP_PROG_ID`, and where there are several the one of the driver, of the stack, of the hardware.
+const IFLA_XDP_PROGRAMS: [u16; 4] = [4, 5, 6, 7];
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;

@@ -170,12 +170,20 @@ impl Pins {
         Ok(sets)
     }
 
-    /// Unpins every map of a set. Maps that a program still uses live on with it.
+    /// Unpins every set of maps but one: once all hooks carry the programs of that one. Maps that a program
+    /// still uses live on with it.
     ///
     /// # Errors
     ///
     /// What cannot be removed.
-    pub fn remove_set(&self, set: MapSet) -> Result<(), PinsError> {
+    pub fn remove_other_sets(&self, keep: MapSet) -> Result<(), PinsError> {
+        for set in self.sets()?.into_iter().filter(|set| *set != keep) {
+            self.remove_set(set)?;
+        }
+        Ok(())
+    }
+
+    fn remove_set(&self, set: MapSet) -> Result<(), PinsError> {
         let folder = self.set(set);
         gone(&folder, fs::remove_dir_all(&folder))
     }

@@ -23,7 +23,13 @@ pub(super) struct Clsact<'a> {
 impl Clsact<'_> {
     pub(super) fn observe(&mut self) -> Result<Attached, AttachError> {
         let mut attached = Attached::new();
-        for (ifindex, kind) in self.socket.ingress_qdiscs()? {
+        let qdiscs = self.socket.ingress_qdiscs()?;
+        for ifindex in self.pins.clsacts()? {
+            if !qdiscs.iter().any(|(device, _)| *device == ifindex) {
+                self.pins.forget_clsact(ifindex)?;
+            }
+        }
+        for (ifindex, kind) in qdiscs {
             if kind != "clsact" {
                 continue;
             }
@@ -43,12 +49,14 @@ impl Clsact<'_> {
         fd: BorrowedFd<'_>,
         program: Program,
     ) -> Result<(), AttachError> {
-        self.make_qdisc(ifindex)?;
         let filters = self.filters(ifindex, hook)?;
-        let priority = filters
-            .iter()
-            .find(|filter| is_ours(filter))
-            .map_or_else(|| first_free(&filters), |ours| ours.priority);
+        let priority = match filters.iter().find(|filter| is_ours(filter)) {
+            Some(ours) => ours.priority,
+            None => {
+                self.make_qdisc(ifindex)?;
+                first_free(&filters)
+            }
+        };
         self.socket
             .put_filter(
                 ifindex,
@@ -89,7 +97,7 @@ impl Clsact<'_> {
         if !noted && !matches!(added, Ok(true)) {
             self.pins.forget_clsact(ifindex)?;
         }
-        if added.map_err(failure(ifindex))? {
+        if added.map_err(failure(ifindex))? || noted {
             return Ok(());
         }
         let stranger = self

@@ -89,6 +89,7 @@ mod tests {
             peer: None,
             peer_namespace: None,
             master: None,
+            xdp: None,
         }
     }
 

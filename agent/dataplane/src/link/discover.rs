@@ -102,6 +102,9 @@ pub struct Scan {
     pub exits: Vec<device::Exit>,
     /// Indices of the bridges that have a found pod among their ports.
     pub bridges: BTreeSet<u32>,
+    /// The XDP programs on devices, by index: the kernel's id. They run before any other program, and may
+    /// send a packet past the pod's own.
+    pub xdp: BTreeMap<u32, u32>,
     /// Every address of the node itself, link-local ones and those of the loopback device included.
     pub node_addresses: BTreeSet<IpAddr>,
 }
@@ -171,6 +174,10 @@ impl Discovery {
         let interfaces = found().map(|interface| interface.ifindex).collect();
         Ok(Scan {
             exits: device::exits(&links, &interfaces),
+            xdp: links
+                .values()
+                .filter_map(|link| Some((link.index, link.xdp?)))
+                .collect(),
             bridges: found().filter_map(|interface| interface.bridge).collect(),
             node_addresses: self
                 .socket

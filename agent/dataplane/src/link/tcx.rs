@@ -3,8 +3,12 @@
 //! Ours run before all others. At ingress so that they see packets as the pod sent them; at egress
 //! because a program that comes before and returns anything but TC_ACT_UNSPEC ends the hook: last in line,
 //! a stranger's TC_ACT_OK would let every packet go unjudged.
+//!
+//! The kernel waits for a grace period, about 15 ms with the RTNL lock held, whenever a program is added to a
+//! hook or taken off; a replacement waits for nothing (0.04 ms). So a device keeps its links for life, and
+//! a change of its role replaces their programs.
 
-use std::{fs, io, os::fd::BorrowedFd, path::Path};
+use std::{io, os::fd::BorrowedFd, path::Path};
 
 use crate::{
     link::{
@@ -45,17 +49,12 @@ impl Tcx<'_> {
                 .and_then(|link| bpf::update_link(link, program))
                 .map_err(failure("replace a program", ifindex));
         }
-        // Until it is pinned the link dies with this process, so an interruption leaves nothing behind. A
-        // stale pin gives its name to the new link in one step.
+        // Until it is pinned the link dies with this process, so an interruption leaves nothing behind. A pin
+        // in the way holds nothing on this device.
         let link = bpf::create_link(program, ifindex, hook)
             .map_err(failure("attach a program", ifindex))?;
-        let fresh = path.with_file_name("new");
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => bpf::pin(link, &fresh),
-        }
-        .and_then(|()| fs::rename(&fresh, &path))
-        .map_err(failure("pin a link", ifindex))
+        self.pins.remove_link(ifindex, hook)?;
+        bpf::pin(link, &path).map_err(failure("pin a link", ifindex))
     }
 
     pub(super) fn remove(&self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {

@@ -1,14 +1,20 @@
 //! Programs get onto devices and stay there; no packet slips through while they change.
 
 use std::{
-    collections::BTreeMap, fs, net::UdpSocket, path::Path, sync::Arc, thread, time::Duration,
+    collections::BTreeMap,
+    fs,
+    net::UdpSocket,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use palisade_dataplane::{
     link::attach::{
         AttachError, Attachments, Hook, LoadedProgram, Programs, Report, Role, Strategy, uninstall,
     },
-    netlink::Socket,
+    netlink::{Namespace, Socket},
     pins::{Pins, PinsError},
 };
 
@@ -537,5 +543,41 @@ fn a_folder_elsewhere_is_refused() {
             "{error}"
         );
         assert!(!Path::new("/tmp/palisade-no-bpffs").exists());
+    });
+}
+
+#[test]
+fn many_pods_are_taken_over_in_milliseconds() {
+    with_both(|strategy| {
+        // The first attachment to each TCX hook waits for a grace period; see `link/tcx.rs`.
+        const PODS: u32 = 50;
+        let lines = (0..PODS).map(|pod| format!("link add h{pod} type veth peer name p{pod}\n"));
+        ip(&lines.collect::<String>());
+        let wanted: BTreeMap<u32, Role> = Socket::open()
+            .unwrap()
+            .links(Namespace::Own)
+            .unwrap()
+            .into_iter()
+            .filter(|link| link.name.starts_with('h'))
+            .map(|link| (link.index, Role::Pod))
+            .collect();
+        let pins = pins();
+        let mut timed = |what: &str, attachments: &mut Attachments, programs: &Programs| {
+            let start = Instant::now();
+            let (put, _) = clean(attachments.reconcile(programs, &wanted).unwrap());
+            println!("{strategy:?} {what}: {put} hooks in {:?}", start.elapsed());
+            put
+        };
+        let both = 2 * PODS as usize;
+        let first = programs(PASS);
+        let mut attachments = self::attachments(&pins, strategy);
+        assert_eq!(timed("first", &mut attachments, &first), both);
+        assert_eq!(timed("unchanged", &mut attachments, &first), 0);
+        let mut successor = self::attachments(&pins, strategy);
+        // Slack for a busy machine; the printed values are the measurement.
+        let start = Instant::now();
+        assert_eq!(timed("successor", &mut successor, &programs(PASS)), both);
+        assert_eq!(successor.verify(&first, &wanted).unwrap().len(), both);
+        assert!(start.elapsed() < Duration::from_millis(500));
     });
 }

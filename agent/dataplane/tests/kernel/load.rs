@@ -137,7 +137,7 @@ fn a_pinned_map_of_another_shape_is_not_taken_over() {
         assert_eq!(second.set.number, 1);
         assert_eq!(map_id(&first.to_string(), "PEERS_V4"), before);
         assert_eq!(pins.sets().unwrap(), [first, second.set]);
-        pins.remove_set(first).unwrap();
+        pins.remove_other_sets(second.set).unwrap();
         assert_eq!(pins.sets().unwrap(), [second.set]);
         drop(second);
         assert!(!loaded(&pins, &larger).fresh);
