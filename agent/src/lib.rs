@@ -1,4 +1,7 @@
 //! The agent: watches objects, compiles them and applies the result.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod cli;
+pub mod explain;
 pub mod source;

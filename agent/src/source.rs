@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use palisade_policy::model::{Name, Namespace, Pod, Policy, Service};
+use palisade_policy::model::{self, Name, Namespace, Pod, Policy, Service};
 
 pub use self::{issue::*, node::Node};
 
@@ -32,6 +32,18 @@ impl Object {
             Self::Pod(it) => Key::new(Kind::Pod, it.name.clone()),
             Self::Policy(it) => Key::new(Kind::Policy, it.name.clone()),
             Self::Service(it) => Key::new(Kind::Service, it.name.clone()),
+        }
+    }
+
+    /// As policy knows it; nodes it does not know.
+    #[must_use]
+    pub fn into_model(self) -> Option<model::Object> {
+        match self {
+            Self::Namespace(it) => Some(model::Object::Namespace(it)),
+            Self::Node(_) => None,
+            Self::Pod(it) => Some(model::Object::Pod(it)),
+            Self::Policy(it) => Some(model::Object::Policy(it)),
+            Self::Service(it) => Some(model::Object::Service(it)),
         }
     }
 }
@@ -81,6 +93,21 @@ impl Key {
     #[must_use]
     pub const fn new(kind: Kind, name: Name) -> Self {
         Self { kind, name }
+    }
+}
+
+impl Key {
+    /// As policy knows it; nodes it does not know.
+    #[must_use]
+    pub fn into_model(self) -> Option<model::Key> {
+        let Self { kind, name } = self;
+        match kind {
+            Kind::Namespace => Some(model::Key::Namespace(name.name)),
+            Kind::Node => None,
+            Kind::Pod => Some(model::Key::Pod(name)),
+            Kind::Policy => Some(model::Key::Policy(name)),
+            Kind::Service => Some(model::Key::Service(name)),
+        }
     }
 }
 

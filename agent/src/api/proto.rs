@@ -1,0 +1,263 @@
+//! The types that leave the process. What they are called is a promise: keys are added, never renamed.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::source;
+
+/// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// Whether everything that should be enforced is.
+    pub healthy: bool,
+    /// The agent's own conditions, in a fixed order.
+    pub conditions: Vec<Condition>,
+    /// Moves with every batch of writes that can change a verdict.
+    pub revision: u32,
+    /// The pods of this node, by namespace and name.
+    pub pods: Vec<PodStatus>,
+    /// Other devices by which packets of pods leave, by name.
+    pub exits: Vec<DeviceStatus>,
+    /// Problems with objects and files; each says what is done about it.
+    pub issues: Vec<Issue>,
+    /// How full the kernel's maps are.
+    pub maps: Vec<MapStatus>,
+}
+
+/// One condition of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Its name: `source`, `dataplane`, `enforcement`.
+    pub name: String,
+    /// Whether it holds.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The host-side device that carries its packets.
+    pub interface: Option<String>,
+    /// The device's index.
+    pub ifindex: Option<u32>,
+    /// Its number in the kernel's maps.
+    pub slot: Option<u16>,
+    /// What is enforced on packets to it.
+    pub ingress: DirectionStatus,
+    /// What is enforced on packets from it.
+    pub egress: DirectionStatus,
+    /// Whether its policies are in force.
+    pub enforced: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One direction of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectionStatus {
+    /// Whether some policy selects the pod.
+    pub isolated: bool,
+    /// The names of those that do; they are in the pod's namespace.
+    pub policies: Vec<String>,
+}
+
+/// A device that carries a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether the program is attached.
+    pub attached: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapStatus {
+    /// The map.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries that it can hold.
+    pub capacity: u64,
+}
+
+/// A problem with an object or a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issue {
+    /// The file that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The object that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectName>,
+    /// The field, as `spec.ingress[0].from[1]`; empty where the whole is meant.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What is done about it: a word of [`source::Effect::name`].
+    pub effect: String,
+    /// All of it in one line.
+    pub message: String,
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty where the kind has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl From<&source::Issue> for Issue {
+    fn from(issue: &source::Issue) -> Self {
+        Self {
+            file: issue.file.as_deref().map(ToOwned::to_owned),
+            object: issue.object.as_ref().map(|key| ObjectName {
+                kind: key.kind.name().to_owned(),
+                namespace: key.name.namespace.to_string(),
+                name: key.name.name.to_string(),
+            }),
+            field: issue.field.clone(),
+            problem: issue.problem.to_string(),
+            effect: issue.effect.name().to_owned(),
+            message: issue.to_string(),
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The reason.
+    pub error: String,
+}
+
+/// Whether packets may pass between two ends, and who decides: the answer to `GET /v1/explain`, and
+/// `palisade explain -o json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Who sends.
+    pub from: Party,
+    /// To whom.
+    pub to: Party,
+    /// The destination port asked about; without one it is about everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Its protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Whether what was asked about passes, all of it.
+    pub allowed: bool,
+    /// What no policy can forbid: `itself`, `node`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exempt: Option<String>,
+    /// All that passes.
+    pub passes: Passing,
+    /// What the sender's policies say; null if it is no pod that policies speak of.
+    pub egress: Option<Side>,
+    /// What the receiver's policies say.
+    pub ingress: Option<Side>,
+}
+
+/// One end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Party {
+    /// The pod's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The pod's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its address; absent for the node of the other end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+}
+
+/// What may pass, by protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Passing {
+    /// Destination ports of TCP, as `80` or `80-90`.
+    pub tcp: Vec<String>,
+    /// Of UDP.
+    pub udp: Vec<String>,
+    /// Of SCTP.
+    pub sctp: Vec<String>,
+    /// Whether all other protocols pass; ICMP is one.
+    pub other: bool,
+}
+
+/// What the policies of one end say of the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Side {
+    /// The namespace of the pod and of its policies.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// Whether this end allows what was asked about, all of it.
+    pub allowed: bool,
+    /// The policies that isolate the pod in this direction; without any, everything is allowed.
+    pub policies: Vec<String>,
+    /// The rules that allow what was asked about, or some of it.
+    pub allowing: Vec<RuleName>,
+    /// The rules that do not, nearest first.
+    pub misses: Vec<Miss>,
+    /// All that this end allows.
+    pub passes: Passing,
+}
+
+/// Which rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleName {
+    /// The policy.
+    pub policy: String,
+    /// The rule, as `ingress[0]`.
+    pub rule: String,
+}
+
+/// A rule that does not allow, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Miss {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: RuleName,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,91 @@
+//! The command line. The names of commands and flags, their defaults and the exit codes are a contract.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+mod explain;
+mod status;
+mod table;
+
+/// Where the agent listens for `status` and its siblings.
+const SOCKET: &str = "/run/palisade/palisade.sock";
+
+/// Kubernetes NetworkPolicy on any CNI, enforced in the kernel.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the agent on this node enforces.
+    ///
+    /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when the agent cannot
+    /// be asked.
+    Status(status::Args),
+    /// Tell whether packets may pass between two pods or addresses, and which policies decide.
+    ///
+    /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
+    /// 3 when it cannot be told.
+    Explain(explain::Args),
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: the documented keys.
+    Json,
+}
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Done; the answer is yes.
+    Yes = 0,
+    /// Failed, or the answer is no.
+    No = 1,
+    /// There is no answer.
+    Unknown = 3,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Status(args) => status::run(&args),
+        Command::Explain(args) => explain::run(&args),
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Prints to standard output. A reader that has gone away is no failure of the answer.
+fn print(text: &str) {
+    if let Err(error) = io::stdout().write_all(text.as_bytes())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        complain(format_args!("standard output: {error}"));
+    }
+}
+
+/// Prints an answer in the form for programs.
+fn print_json(answer: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(answer) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => complain(format_args!("{error}")),
+    }
+}
+
+/// Prints to standard error.
+fn complain(what: std::fmt::Arguments<'_>) {
+    // There is nowhere left to say that standard error is gone.
+    drop(writeln!(io::stderr(), "palisade: {what}"));
+}

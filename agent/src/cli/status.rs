@@ -1,0 +1,131 @@
+//! `palisade status`.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use super::{Exit, Output, SOCKET, complain, print, print_json, table::Table};
+use crate::api::{
+    client,
+    proto::{DirectionStatus, PodStatus, Status},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the agent listens.
+    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let status: Status = match client::get(&args.socket, "/v1/status") {
+        Ok(status) => status,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            return Exit::Unknown;
+        }
+    };
+    match args.output {
+        Output::Json => print_json(&status),
+        Output::Text => print(&text(&status)),
+    }
+    if status.healthy { Exit::Yes } else { Exit::No }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    write(&mut text, status).expect("a String takes every text");
+    text
+}
+
+fn write(text: &mut String, status: &Status) -> std::fmt::Result {
+    let enforced = status.pods.iter().filter(|pod| pod.enforced).count();
+    writeln!(
+        text,
+        "Node:      {} (palisade {})",
+        status.node, status.version
+    )?;
+    for condition in &status.conditions {
+        let name = format!("{}:", capitalized(&condition.name));
+        let state = match &condition.reason {
+            _ if condition.ok => "ok",
+            Some(reason) => reason,
+            None => "failed",
+        };
+        writeln!(text, "{name:<10} {state}")?;
+    }
+    writeln!(
+        text,
+        "Pods:      {enforced} of {} enforced, revision {}",
+        status.pods.len(),
+        status.revision
+    )?;
+    if !status.pods.is_empty() {
+        let mut table = Table::new([
+            "NAMESPACE",
+            "POD",
+            "ADDRESSES",
+            "INTERFACE",
+            "INGRESS",
+            "EGRESS",
+            "ENFORCED",
+        ]);
+        for pod in &status.pods {
+            table.row(row(pod));
+        }
+        write!(text, "\n{table}")?;
+    }
+    let missing: Vec<_> = status.exits.iter().filter(|exit| !exit.attached).collect();
+    if !missing.is_empty() {
+        let mut table = Table::new(["DEVICE", "INDEX", "NOT ATTACHED"]);
+        for exit in missing {
+            let reason = exit.reason.clone().unwrap_or_default();
+            table.row([exit.name.clone(), exit.ifindex.to_string(), reason]);
+        }
+        write!(text, "\n{table}")?;
+    }
+    if !status.issues.is_empty() {
+        writeln!(text, "\nIssues:")?;
+        for issue in &status.issues {
+            writeln!(text, "  {}", issue.message)?;
+        }
+    }
+    Ok(())
+}
+
+fn row(pod: &PodStatus) -> [String; 7] {
+    let addresses: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
+    let isolation = |direction: &DirectionStatus| match direction.policies.len() {
+        0 if direction.isolated => "isolated".to_owned(),
+        0 => "open".to_owned(),
+        _ => direction.policies.join(","),
+    };
+    let or_dash = |text: String| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text
+        }
+    };
+    [
+        pod.namespace.clone(),
+        pod.name.clone(),
+        or_dash(addresses.join(",")),
+        or_dash(pod.interface.clone().unwrap_or_default()),
+        isolation(&pod.ingress),
+        isolation(&pod.egress),
+        match &pod.reason {
+            _ if pod.enforced => "yes".to_owned(),
+            Some(reason) => format!("no: {reason}"),
+            None => "no".to_owned(),
+        },
+    ]
+}
+
+fn capitalized(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
