@@ -3,6 +3,7 @@
 //!
 //! Everything that makes namespaces needs root; see [`skip_without_root`].
 
+pub mod agent;
 pub mod corpus;
 pub mod lab;
 pub mod manifest;

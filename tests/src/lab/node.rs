@@ -93,7 +93,8 @@ impl Node {
         // Without br_netfilter in the kernel there is nothing to switch off.
         if netfilter || Path::new("/proc/sys/net/bridge").exists() {
             let settings = settings.each_ref().map(|(name, value)| (&**name, *value));
-            self.endpoint.namespace.settings(&settings)?;
+            let set = self.endpoint.namespace.settings(&settings);
+            set.context("netfilter does not see bridges: modprobe br_netfilter")?;
         }
         let netlink = self.endpoint.namespace.netlink();
         let mac = mac(0x5a, self.gateways[0]);

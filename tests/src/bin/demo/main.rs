@@ -4,9 +4,9 @@
 //! Nothing is left behind, however it ends: see [`palisade_tests::lab`].
 
 use std::{
-    env,
+    fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -15,18 +15,17 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use palisade_tests::{
+    agent::{Agent, Explanation, Miss, Side},
     lab::{Cni, Lab},
     manifest::{Manifests, replace},
     probe::{Attempt, Connection, Outcome, attempt},
 };
 
 use self::{
-    agent::Agents,
     report::{Cell, Paint, table},
-    story::{CHAPTERS, clients, servers, stage},
+    story::{CHAPTERS, NODES, clients, servers, stage},
 };
 
-mod agent;
 mod report;
 mod story;
 
@@ -34,6 +33,8 @@ mod story;
 const HEAD: [char; 2] = ['a', 'k'];
 /// How long a denied packet is waited for.
 const ANSWER: Duration = Duration::from_millis(300);
+/// How long an agent may take to start.
+const READY: Duration = Duration::from_secs(20);
 /// How long a change may take until what is seen is what policy says.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -46,8 +47,8 @@ struct Options {
     /// How the nodes connect their pods
     #[arg(long, value_enum, default_value_t)]
     cni: Style,
-    /// The palisade program; without it, the one beside this program
-    #[arg(long, env = "PALISADE_BIN", value_name = "FILE")]
+    /// The palisade program; without it, what PALISADE_BIN says or the one beside this program
+    #[arg(long, value_name = "FILE")]
     palisade: Option<PathBuf>,
 }
 
@@ -76,8 +77,8 @@ fn run(options: &Options) -> Result<()> {
         "needs root, for network namespaces and BPF"
     );
     let program = match &options.palisade {
-        Some(program) => program.clone(),
-        None => env::current_exe()?.with_file_name("palisade"),
+        Some(program) => fs::canonicalize(program)?,
+        None => Agent::program()?,
     };
     let paint = Paint::detect();
     let begun = Instant::now();
@@ -88,7 +89,15 @@ fn run(options: &Options) -> Result<()> {
     let made = begun.elapsed();
     let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
     manifests.sync(&story::objects(&lab))?;
-    let agents = Agents::start(&lab, &program, manifests.folder())?;
+    let mut agents = Vec::new();
+    for node in NODES {
+        agents.push(Agent::start(&lab, node, &program, manifests.folder(), &[])?);
+    }
+    for agent in &mut agents {
+        agent.wait_until_ready(READY)?;
+    }
+    // Each knows everybody.
+    let agent = &agents[0];
     println!(
         "{}\n  two nodes, five pods and three hosts outside, made in {made:.0?}; an agent on each node",
         paint.bold("A shop of three tiers")
@@ -102,7 +111,7 @@ fn run(options: &Options) -> Result<()> {
         SETTLE,
     )?;
     println!("\n{}", paint.bold("No policy: everybody reaches everybody"));
-    let mut wrong = show(&lab, &agents, paint)?;
+    let mut wrong = show(&lab, agent, paint)?;
     let mut cut = false;
     for chapter in CHAPTERS {
         replace(
@@ -113,7 +122,7 @@ fn run(options: &Options) -> Result<()> {
         for line in chapter.yaml.lines().filter(|line| !line.starts_with(HEAD)) {
             println!("    {}", paint.dim(line));
         }
-        wrong += show(&lab, &agents, paint)?;
+        wrong += show(&lab, agent, paint)?;
         if !cut && !open.works(ANSWER) {
             cut = true;
             println!(
@@ -128,16 +137,16 @@ fn run(options: &Options) -> Result<()> {
         paint.good("Everything seen is what the policies say.")
     );
     if options.keep {
-        keep(&lab, &agents, &manifests, paint);
+        keep(&lab, agent, &program, &manifests, paint);
     }
     Ok(())
 }
 
 /// Looks who reaches whom until that is what policy says, and prints it; returns how many pairs never were.
-fn show(lab: &Lab, agents: &Agents, paint: Paint) -> Result<usize> {
+fn show(lab: &Lab, agent: &Agent, paint: Paint) -> Result<usize> {
     let begun = Instant::now();
     let cells = loop {
-        let cells = look(lab, agents)?;
+        let cells = look(lab, agent)?;
         if cells.iter().all(|cell| cell.agrees) || begun.elapsed() > SETTLE {
             break cells;
         }
@@ -146,7 +155,7 @@ fn show(lab: &Lab, agents: &Agents, paint: Paint) -> Result<usize> {
     Ok(cells.iter().filter(|cell| !cell.agrees).count())
 }
 
-fn look(lab: &Lab, agents: &Agents) -> Result<Vec<Cell>> {
+fn look(lab: &Lab, agent: &Agent) -> Result<Vec<Cell>> {
     let mut pairs = Vec::new();
     let mut attempts = Vec::new();
     for client in clients() {
@@ -167,21 +176,35 @@ fn look(lab: &Lab, agents: &Agents) -> Result<Vec<Cell>> {
     }
     let mut cells = Vec::new();
     for ((from, to, port, protocol), report) in pairs.into_iter().zip(attempt(&attempts)?) {
-        let explanation = agents.explain(from, to, port, protocol)?;
+        let explanation = agent.explain(from, to, port, protocol)?;
         let seen = report.outcome;
         cells.push(Cell {
             from,
             to,
             seen,
             agrees: explanation.allowed == (seen == Outcome::Answered),
-            reason: explanation.reason(),
+            reason: reason(&explanation),
         });
     }
     Ok(cells)
 }
 
+/// Which policies decided that something may not pass, and how near their nearest rule came.
+fn reason(explanation: &Explanation) -> Option<String> {
+    let (direction, side) = explanation.denial()?;
+    let Side { namespace, pod, .. } = side;
+    let decided = format!(
+        "{direction} of {namespace}/{pod}: {}",
+        side.policies.join(", ")
+    );
+    Some(match side.misses.first() {
+        Some(Miss { policy, reason }) => format!("{decided}; not by {policy}: {reason}"),
+        None => decided,
+    })
+}
+
 /// Says what can be tried, and waits for Ctrl-C.
-fn keep(lab: &Lab, agents: &Agents, manifests: &Manifests, paint: Paint) {
+fn keep(lab: &Lab, agent: &Agent, program: &Path, manifests: &Manifests, paint: Paint) {
     let enter = |pod: &str| {
         format!(
             "nsenter --net={}",
@@ -204,7 +227,10 @@ fn keep(lab: &Lab, agents: &Agents, manifests: &Manifests, paint: Paint) {
         format!("{} curl -m1 http://{db}:5432", enter("shop/frontend")),
         format!("{} ping -c1 {db}", enter("shop/api")),
     ];
-    commands.extend(agents.commands());
+    let (program, socket) = (program.display(), agent.socket().display());
+    commands.push(format!("{program} status --socket {socket}"));
+    let question = "--from shop/api --to 203.0.113.66 --port 443/TCP";
+    commands.push(format!("{program} explain --socket {socket} {question}"));
     commands.push(format!("rm {}/4-db.yaml", manifests.folder().display()));
     for command in commands {
         println!("  {command}");
