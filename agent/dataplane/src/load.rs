@@ -19,6 +19,7 @@ use aya_obj::{EbpfSectionKind, Object, generated::bpf_map_type};
 use crate::{
     caps,
     link::attach::{LoadedProgram, Program, Programs},
+    maps::{Maps, MapsError},
     pins::{MapSet, Pins, PinsError},
 };
 
@@ -57,7 +58,10 @@ pub enum LoadError {
     },
     /// Maps cannot be made, or the object does not fit the kernel.
     #[error("cannot make the maps")]
-    Maps(#[source] EbpfError),
+    Create(#[source] EbpfError),
+    /// A map is not what its users expect.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
     /// The object lacks a program.
     #[error("the object has no classifier {name}")]
     Missing {
@@ -159,10 +163,11 @@ impl Shape {
 pub type Entries = BTreeMap<&'static str, u32>;
 
 /// The object in the kernel.
-#[derive(Debug)]
 pub struct Loaded {
-    /// The object, with its maps until they are taken.
+    /// The object, which has given up its maps.
     pub object: Ebpf,
+    /// Its maps.
+    pub maps: Maps,
     /// The programs to attach.
     pub programs: Programs,
     /// The set its maps are pinned in.
@@ -256,13 +261,14 @@ pub fn load_set(
             .map_pin_path(name, path)
             .map_max_entries(name, declared.entries);
     }
-    let mut object = loader.load(object).map_err(LoadError::Maps)?;
+    let mut object = loader.load(object).map_err(LoadError::Create)?;
     let programs = Programs {
         from_pod: load_program(&mut object, Program::FromPod.name())?,
         to_pod: load_program(&mut object, Program::ToPod.name())?,
         to_wire: load_program(&mut object, Program::ToWire.name())?,
     };
     Ok(Loaded {
+        maps: Maps::take(&mut object)?,
         object,
         programs,
         set,

@@ -31,6 +31,8 @@ pub struct PodInterface {
     pub name: String,
     /// Index of the bridge it is a port of.
     pub bridge: Option<u32>,
+    /// Bytes before the IP header of its packets.
+    pub link_header: u8,
     /// Id of the pod's network namespace, as the node's numbers it.
     pub namespace: Option<i32>,
     /// Further host-side devices that lead into the same namespace, on which nothing is enforced.
@@ -281,6 +283,7 @@ fn interface(link: &Link, links: &Links, found: Found) -> PodInterface {
         ifindex: link.index,
         name: link.name.clone(),
         bridge: device::bridge(links, link),
+        link_header: device::link_header(link.link_type).unwrap_or(device::ETHERNET_HEADER),
         namespace,
         others: links
             .values()

@@ -562,7 +562,7 @@ fn many_pods_are_taken_over_in_milliseconds() {
             .map(|link| (link.index, Role::Pod))
             .collect();
         let pins = pins();
-        let mut timed = |what: &str, attachments: &mut Attachments, programs: &Programs| {
+        let timed = |what: &str, attachments: &mut Attachments, programs: &Programs| {
             let start = Instant::now();
             let (put, _) = clean(attachments.reconcile(programs, &wanted).unwrap());
             println!("{strategy:?} {what}: {put} hooks in {:?}", start.elapsed());

@@ -73,6 +73,7 @@ fn a_routed_pod_is_found_by_either_address() {
                         ifindex: index(&name),
                         name,
                         bridge: None,
+                        link_header: 14,
                         namespace: Some(namespace_id(pod)),
                         others: vec![],
                         found: Found::Address,
