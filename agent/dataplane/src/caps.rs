@@ -4,8 +4,12 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::fstatfs,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use crate::{link::bpf, netlink::Hook};
@@ -176,23 +180,15 @@ pub fn check_bpffs(folder: &Path) -> Result<(), CapsError> {
 /// `RLIMIT_MEMLOCK`; later ones against the memory cgroup, and there this does nothing. Beyond the
 /// hard limit it would take `CAP_SYS_RESOURCE`: if maps then cannot be made, their error says so.
 pub fn raise_memlock() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: `limit` is valid for writes.
-    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0 {
-        return;
-    }
-    let hard = limit.rlim_max;
-    for maximum in [libc::RLIM_INFINITY, hard] {
-        let wanted = libc::rlimit {
-            rlim_cur: maximum,
-            rlim_max: maximum,
+    let hard = getrlimit(Resource::Memlock).maximum;
+    for maximum in [None, hard] {
+        let wanted = Rlimit {
+            current: maximum,
+            maximum,
         };
-        // SAFETY: `wanted` is valid for reads.
-        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const wanted) } == 0 {
-            return;
+        match setrlimit(Resource::Memlock, wanted) {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, ?wanted, "cannot raise RLIMIT_MEMLOCK"),
         }
     }
 }
@@ -204,14 +200,7 @@ pub(crate) const NSFS: u32 = 0x6e73_6673;
 
 /// The magic number of the filesystem a file is on.
 pub(crate) fn filesystem(file: &File) -> io::Result<u32> {
-    let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the descriptor is open, and `answer` is valid for writes of a `statfs`.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded and filled it.
-    let answer = unsafe { answer.assume_init() };
-    Ok(answer.f_type as u32)
+    Ok(fstatfs(file)?.f_type as u32)
 }
 
 #[cfg(test)]

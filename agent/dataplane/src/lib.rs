@@ -1,4 +1,5 @@
 //! Applies verdict tables to the kernel.
+#![deny(unsafe_code)]
 
 pub mod apply;
 pub mod caps;

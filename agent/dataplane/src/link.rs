@@ -1,10 +1,12 @@
 //! The node's devices: which of them carry pods, and the programs on them.
 
 pub mod attach;
+#[expect(unsafe_code, reason = "bpf(2) takes pointers and gives descriptors")]
 pub(crate) mod bpf;
 mod clsact;
 pub mod device;
 pub mod discover;
 mod files;
 mod plan;
+pub mod program;
 mod tcx;

@@ -18,7 +18,7 @@ use aya_obj::{EbpfSectionKind, Object, generated::bpf_map_type};
 
 use crate::{
     caps,
-    link::attach::{LoadedProgram, Program, Programs},
+    link::program::{LoadedProgram, Program, Programs},
     maps::{Maps, MapsError},
     pins::{MapSet, Pins, PinsError},
 };

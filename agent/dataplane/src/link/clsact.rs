@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, os::fd::BorrowedFd};
 
 use crate::{
-    link::attach::{AttachError, Attached, Foreign, Program},
+    link::{
+        attach::{AttachError, Attached, Foreign},
+        program::Program,
+    },
     netlink::{Filter, Hook, NetlinkError, Socket},
     pins::Pins,
 };

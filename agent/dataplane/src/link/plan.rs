@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    link::attach::{Attached, Program, Role},
+    link::{
+        attach::Attached,
+        program::{Program, Role},
+    },
     netlink::Hook,
 };
 

@@ -11,8 +11,9 @@ use std::{
 };
 
 use palisade_dataplane::{
-    link::attach::{
-        AttachError, Attachments, Hook, LoadedProgram, Programs, Report, Role, Strategy, uninstall,
+    link::{
+        attach::{AttachError, Attachments, Hook, Report, Strategy, uninstall},
+        program::{LoadedProgram, Programs, Role},
     },
     netlink::{Namespace, Socket},
     pins::{Pins, PinsError},

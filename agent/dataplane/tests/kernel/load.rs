@@ -5,12 +5,15 @@ use std::{fs, path::Path, sync::Arc};
 use aya::maps::MapInfo;
 use palisade_common::LAYOUT_VERSION;
 use palisade_dataplane::{
-    link::attach::{Attachments, Strategy},
+    link::{
+        attach::{Attachments, Strategy},
+        program::Role,
+    },
     load::{Entries, LoadError, Loaded, OBJECT, calibrate, load, load_set},
     pins::{MapSet, Pins},
 };
 
-use crate::node::{BPFFS, on_node, pins};
+use crate::node::{BPFFS, index, on_node, pins, ptp_pod};
 
 /// Small, so that tests which run side by side fit into memory.
 fn small() -> Entries {
@@ -204,13 +207,8 @@ fn the_programs_are_attached_as_loaded() {
     on_node(|| {
         let pins = pins();
         let loaded = loaded(&pins, &small());
-        crate::node::ptp_pod("a", "10.1.0.2", "fd00::2");
-        let wanted = [(
-            crate::node::index("veth-a"),
-            palisade_dataplane::link::attach::Role::Pod,
-        )]
-        .into_iter()
-        .collect();
+        ptp_pod("a", "10.1.0.2", "fd00::2");
+        let wanted = [(index("veth-a"), Role::Pod)].into_iter().collect();
         for strategy in [Strategy::Tcx, Strategy::Clsact] {
             let mut attachments = Attachments::new(Arc::clone(&pins), strategy).unwrap();
             let report = attachments.reconcile(&loaded.programs, &wanted).unwrap();

@@ -16,7 +16,7 @@ use std::{
 };
 
 use palisade_dataplane::{
-    link::attach::{LoadedProgram, Programs},
+    link::program::{LoadedProgram, Programs},
     pins::Pins,
 };
 
