@@ -112,6 +112,9 @@ pub struct Scan {
 }
 
 /// Finds pods' interfaces, again and again; what has not changed is not read twice.
+///
+/// A new address of the node's own devices is announced (see [`Monitor`](crate::netlink::Monitor)), one
+/// inside another namespace is not: while a pod is missing, look again every now and then.
 #[derive(Debug)]
 pub struct Discovery {
     socket: Socket,
@@ -292,5 +295,68 @@ fn interface(link: &Link, links: &Links, found: Found) -> PodInterface {
             .map(|other| other.index)
             .collect(),
         found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, kind: &str, peer: Option<u32>, peer_namespace: Option<i32>) -> Link {
+        Link {
+            index,
+            name: format!("dev{index}"),
+            kind: Some(kind.to_owned()),
+            link_type: libc::ARPHRD_ETHER,
+            flags: 0,
+            peer,
+            peer_namespace,
+            master: None,
+            xdp: None,
+        }
+    }
+
+    #[test]
+    fn only_halves_of_pairs_that_lead_elsewhere_are_pairs() {
+        assert_eq!(pair(&link(7, "veth", Some(2), Some(0))), Some((0, 7, 2)));
+        assert_eq!(pair(&link(7, "netkit", Some(2), Some(3))), Some((3, 7, 2)));
+        // Both halves in the node's namespace; a device that stands on one of another namespace.
+        assert_eq!(pair(&link(7, "veth", Some(8), None)), None);
+        assert_eq!(pair(&link(7, "macvlan", Some(2), Some(0))), None);
+        assert_eq!(pair(&link(7, "vlan", Some(2), Some(0))), None);
+    }
+
+    #[test]
+    fn an_address_leads_to_the_host_side_of_its_own_device() {
+        let inside = |pairs: &[(u32, u32)], addresses: &[(u32, &str)]| Inside {
+            pairs: pairs.iter().copied().collect(),
+            addresses: addresses
+                .iter()
+                .map(|(index, address)| LocalAddress {
+                    index: *index,
+                    address: address.parse().unwrap(),
+                })
+                .collect(),
+        };
+        let namespaces = BTreeMap::from([
+            // Two devices; one address is on the loopback device, which leads nowhere.
+            (
+                0,
+                inside(
+                    &[(10, 2), (11, 3)],
+                    &[(1, "127.0.0.1"), (2, "10.0.0.1"), (3, "10.0.0.2")],
+                ),
+            ),
+            // An older and a newer holder of the same address.
+            (1, inside(&[(20, 2)], &[(2, "10.0.0.9")])),
+            (2, inside(&[(15, 2)], &[(2, "10.0.0.9")])),
+        ]);
+        let expected = [("10.0.0.1", 10), ("10.0.0.2", 11), ("10.0.0.9", 20)];
+        assert_eq!(
+            hosts(&namespaces),
+            expected
+                .map(|(address, host)| (address.parse().unwrap(), host))
+                .into()
+        );
     }
 }

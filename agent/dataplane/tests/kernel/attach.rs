@@ -305,6 +305,33 @@ fn nothing_is_left_of_a_device_that_is_gone() {
 }
 
 #[test]
+fn a_note_about_a_device_that_went_while_no_agent_ran_is_dropped() {
+    on_node(|| {
+        small_node();
+        let pins = pins();
+        let both = wanted(&[("veth-a", Role::Pod), ("up0", Role::Exit)]);
+        let one = wanted(&[("up0", Role::Exit)]);
+        let programs = programs(PASS);
+        clean(
+            attachments(&pins, Strategy::Clsact)
+                .reconcile(&programs, &both)
+                .unwrap(),
+        );
+        run("ip link del veth-a");
+        clean(
+            attachments(&pins, Strategy::Clsact)
+                .reconcile(&programs, &one)
+                .unwrap(),
+        );
+        let notes: Vec<_> = fs::read_dir(format!("{BPFFS}/palisade/clsact"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(notes, [index("up0").to_string()]);
+    });
+}
+
+#[test]
 fn a_link_that_left_with_its_device_is_not_taken_for_ours() {
     on_node(|| {
         small_node();

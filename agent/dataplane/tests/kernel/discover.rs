@@ -1,7 +1,7 @@
 //! Pods' interfaces are found whatever CNI made them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -14,7 +14,9 @@ use palisade_dataplane::{
     netlink::{Changes, Monitor},
 };
 
-use crate::node::{NETNS, bridge_pod, index, inside, ip, on_node, output, ptp_pod, run};
+use crate::node::{
+    NETNS, bridge_pod, index, inside, ip, on_node, output, ptp_pod, run, xdp_program,
+};
 
 fn discovery() -> Discovery {
     Discovery::new(vec![PathBuf::from(NETNS)]).unwrap()
@@ -233,6 +235,21 @@ fn further_devices_of_a_pod_are_named() {
         assert_eq!(interface.name, "veth-a");
         assert_eq!(interface.others, [index("net1-host")]);
         assert_eq!(scan.exits[0].name, "net1-host");
+    });
+}
+
+#[test]
+fn xdp_programs_are_named() {
+    on_node(|| {
+        ptp_pod("a", "10.1.0.2", "fd00::2");
+        ip("link add up0 type veth peer name up1");
+        let program = xdp_program();
+        run(&format!(
+            "bpftool net attach xdpgeneric id {} dev up0",
+            program.id
+        ));
+        let scan = scan(&mut discovery(), &["10.1.0.2"]);
+        assert_eq!(scan.xdp, BTreeMap::from([(index("up0"), program.id)]));
     });
 }
 

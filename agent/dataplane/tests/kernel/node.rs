@@ -196,6 +196,18 @@ pub(crate) const DROP: i32 = 2;
 
 /// A classifier that gives back one TC action.
 pub(crate) fn program(action: i32) -> LoadedProgram {
+    program_of(BPF_PROG_TYPE_SCHED_CLS, action)
+}
+
+/// An XDP program that passes everything.
+pub(crate) fn xdp_program() -> LoadedProgram {
+    program_of(BPF_PROG_TYPE_XDP, 2)
+}
+
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+fn program_of(kind: u32, action: i32) -> LoadedProgram {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -206,7 +218,7 @@ pub(crate) fn program(action: i32) -> LoadedProgram {
     // r0 = action; exit
     let instructions: [u64; 2] = [0xb7 | (u64::from(action as u32) << 32), 0x95];
     let attributes = Attributes {
-        kind: 3,
+        kind,
         instruction_count: 2,
         instructions: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
