@@ -1,5 +1,6 @@
 //! The lab, in which nodes, pods and the outside world are network namespaces; probes that say who
-//! reaches whom; packets made by hand; and the conformance corpora.
+//! reaches whom; packets made by hand; the rig, in which single programs run
+//! on single frames; and the conformance corpora.
 //!
 //! Everything that makes namespaces needs root; see [`skip_without_root`].
 
@@ -9,6 +10,7 @@ pub mod lab;
 pub mod manifest;
 pub mod packet;
 pub mod probe;
+pub mod rig;
 
 /// Whether a test that needs root has to be skipped; says so if it has.
 #[must_use]

@@ -1,0 +1,540 @@
+//! A small world for tests of single programs: one pod under policy, one without, and whom they meet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::maps::lpm_trie::Key;
+use ipnet::IpNet;
+use palisade_common::{
+    family,
+    key::{CellKey, FlowKey},
+    mark::{self, State},
+    value::{ALLOW_ALL, Cell, Config, Flow, Interface, Peer, PortLeaf, PortSet, Slot},
+    verdict::{Direction, Reason, Verdict},
+};
+
+use super::{At, Program, Rig, address, cookie};
+use crate::packet::{Ip, Tcp, ethernet};
+
+/// The addresses of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    /// The pod under policy, of slot [`POD`].
+    pub pod: IpAddr,
+    /// The other pod of the node, of slot [`Scene::NEIGHBOUR`].
+    pub neighbour: IpAddr,
+    /// A pod elsewhere, of class [`Scene::PEER`].
+    pub peer: IpAddr,
+    /// An address of no class of its own, in a block of class [`Scene::BLOCK`].
+    pub outside: IpAddr,
+    /// An address that nothing knows.
+    pub stranger: IpAddr,
+    /// An address of a Service.
+    pub service: IpAddr,
+    /// An address of the node.
+    pub node: IpAddr,
+}
+
+impl Net {
+    /// IPv4.
+    pub const V4: Self = Self {
+        pod: v4(10, 0, 0, 7),
+        neighbour: v4(10, 0, 0, 8),
+        peer: v4(10, 1, 0, 9),
+        outside: v4(203, 0, 113, 5),
+        stranger: v4(192, 168, 3, 9),
+        service: v4(10, 96, 0, 1),
+        node: v4(172, 18, 0, 2),
+    };
+    /// IPv6.
+    pub const V6: Self = Self {
+        pod: v6(0, 7),
+        neighbour: v6(0, 8),
+        peer: v6(1, 9),
+        outside: v6(0x203, 5),
+        stranger: v6(0x192, 9),
+        service: v6(0x96, 1),
+        node: v6(0x18, 2),
+    };
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6(part: u16, host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, part, 0, 0, 0, host))
+}
+
+/// Slot of the pod under policy.
+pub const POD: u16 = 7;
+
+/// The rig, and where things are in it.
+#[derive(Debug)]
+pub struct Scene {
+    /// The programs and maps.
+    pub rig: Rig,
+    /// Device of the pod under policy.
+    pub pod: u32,
+    /// Device of the other pod.
+    pub neighbour: u32,
+    /// The device out of the node.
+    pub uplink: u32,
+    /// A bridge above the other pod, once [`Scene::bridge`] has put it there.
+    pub above: u32,
+}
+
+impl Scene {
+    /// Slot of the other pod, which no policy selects at first.
+    pub const NEIGHBOUR: u16 = 8;
+    /// Class of [`Net::peer`].
+    pub const PEER: u32 = 3;
+    /// Class of [`Net::outside`].
+    pub const BLOCK: u32 = 4;
+    /// Class of [`Net::neighbour`].
+    pub const LOCAL: u32 = 5;
+    /// Ingress table of the pod.
+    pub const INGRESS: u32 = 5;
+    /// Egress table of the pod.
+    pub const EGRESS: u32 = 6;
+    /// The one port that [`Scene::PORTS`] holds.
+    pub const PORT: u16 = 80;
+    /// A port set.
+    pub const PORTS: u32 = 2;
+    /// Key of the cookies.
+    pub const SECRET: u64 = 0x0123_4567_89ab_cdef;
+    /// [`Scene::PORT`] of every protocol that has ports.
+    pub const CELL: Cell = Cell {
+        tcp: Self::PORTS,
+        udp: Self::PORTS,
+        sctp: Self::PORTS,
+        flags: 0,
+    };
+
+    /// The pod may speak with peers and blocks at [`Scene::PORT`] in both directions, and with
+    /// nobody else.
+    ///
+    /// # Panics
+    /// Where the kernel refuses anything.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut rig = Rig::new();
+        let [pod, neighbour, uplink, above] = [0; 4].map(|_| rig.add_device());
+        let mut scene = Self {
+            rig,
+            pod,
+            neighbour,
+            uplink,
+            above,
+        };
+        let config = Config {
+            secret: Self::SECRET,
+            revision: 1,
+            flags: Config::SPOOF_PROTECTION,
+            hz: scene.rig.hz,
+            event_rate: 1_000_000,
+        };
+        scene.configure(config);
+        scene.interface(pod, POD, 0);
+        scene.interface(neighbour, Self::NEIGHBOUR, 0);
+        scene.interface(uplink, 0, 0);
+        scene.ports(Self::PORTS, &[Self::PORT]);
+        scene.default_cell(ALLOW_ALL, Cell::ALLOW);
+        for table in [Self::INGRESS, Self::EGRESS] {
+            scene.default_cell(table, Cell::DENY);
+            scene.cell(table, Self::PEER, Self::CELL);
+            scene.cell(table, Self::BLOCK, Self::CELL);
+        }
+        scene.tables(POD, Self::INGRESS, Self::EGRESS);
+        scene.tables(Self::NEIGHBOUR, ALLOW_ALL, ALLOW_ALL);
+        for net in Net::BOTH {
+            scene.peer(net.pod, peer(0, POD, 0));
+            scene.peer(net.neighbour, peer(Self::LOCAL, Self::NEIGHBOUR, 0));
+            scene.peer(net.peer, peer(Self::PEER, 0, 0));
+            scene.peer(net.service, peer(0, 0, Peer::TRANSLATED));
+            scene.peer(net.node, peer(0, 0, Peer::TRANSLATED));
+        }
+        for block in ["203.0.113.0/24", "fd00:0:0:203::/64"] {
+            scene.block(block.parse().expect("a prefix"), Self::BLOCK);
+        }
+        scene
+    }
+
+    /// Runs `to_pod` of the pod on a packet from outside the node.
+    pub fn to_pod(&self, packet: &[u8]) -> Verdict {
+        self.at(Program::ToPod, self.pod, self.uplink, packet)
+    }
+
+    /// Runs `from_pod` of the pod.
+    pub fn from_pod(&self, packet: &[u8]) -> Verdict {
+        self.at(Program::FromPod, self.pod, 0, packet)
+    }
+
+    /// Runs `to_pod` of the pod on a packet that the node has made.
+    pub fn from_node(&self, packet: &[u8]) -> Verdict {
+        self.at(Program::ToPod, self.pod, 0, packet)
+    }
+
+    /// Runs a program on a packet in an Ethernet frame, without a mark.
+    pub fn at(
+        &self,
+        program: Program,
+        ifindex: u32,
+        ingress_ifindex: u32,
+        packet: &[u8],
+    ) -> Verdict {
+        self.frame(
+            program,
+            ifindex,
+            ingress_ifindex,
+            &ethernet(POD_MAC, NODE_MAC, packet),
+        )
+    }
+
+    /// Runs a program on a frame, without a mark.
+    pub fn frame(
+        &self,
+        program: Program,
+        ifindex: u32,
+        ingress_ifindex: u32,
+        frame: &[u8],
+    ) -> Verdict {
+        let at = At {
+            ifindex,
+            ingress_ifindex,
+            ..At::default()
+        };
+        self.rig.run(program, frame, at)
+    }
+
+    /// Runs a program on a packet that `from_pod` of a slot has marked.
+    pub fn marked(
+        &self,
+        program: Program,
+        ifindex: u32,
+        (slot, state, hash): (u16, State, u32),
+        packet: &[u8],
+    ) -> Verdict {
+        let ingress_ifindex = self.slot(slot).ifindex;
+        let at = At {
+            ifindex,
+            ingress_ifindex,
+            tc_index: mark::encode(slot, state),
+            hash,
+        };
+        self.rig
+            .run(program, &ethernet(POD_MAC, NODE_MAC, packet), at)
+    }
+
+    /// The cookie of a packet of a slot to a destination.
+    #[must_use]
+    pub fn cookie(&self, slot: u16, protocol: u8, from: u16, to: IpAddr, port: u16) -> u32 {
+        cookie(Self::SECRET, slot, protocol, (from, to, port))
+    }
+
+    /// The configuration.
+    ///
+    /// # Panics
+    /// Where the map cannot be read.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.rig.maps.config.get(&0, 0).expect("CONFIG")
+    }
+
+    /// Writes the configuration.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn configure(&mut self, config: Config) {
+        self.rig.maps.config.set(0, config, 0).expect("CONFIG");
+    }
+
+    /// Moves the revision.
+    pub fn revise(&mut self) {
+        let config = self.config();
+        self.configure(Config {
+            revision: config.revision + 1,
+            ..config
+        });
+    }
+
+    /// Sets or takes flags of the configuration.
+    pub fn flag(&mut self, flag: u32, on: bool) {
+        let mut config = self.config();
+        config.flags = if on {
+            config.flags | flag
+        } else {
+            config.flags & !flag
+        };
+        self.configure(config);
+    }
+
+    /// The slot of that number.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn slot(&self, number: u16) -> Slot {
+        self.rig
+            .maps
+            .slots
+            .get(&u32::from(number), 0)
+            .expect("SLOTS")
+    }
+
+    /// Writes a slot.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn set_slot(&mut self, number: u16, slot: Slot) {
+        let slots = &mut self.rig.maps.slots;
+        slots.set(u32::from(number), slot, 0).expect("SLOTS");
+    }
+
+    /// Gives a slot its verdict tables.
+    pub fn tables(&mut self, number: u16, ingress: u32, egress: u32) {
+        let slot = self.slot(number);
+        self.set_slot(
+            number,
+            Slot {
+                ingress,
+                egress,
+                ..slot
+            },
+        );
+    }
+
+    /// Tells what a device is, and the slot which device it has.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn interface(&mut self, ifindex: u32, number: u16, flags: u8) {
+        let interface = Interface {
+            slot: number,
+            link_header: 14,
+            flags: flags | Interface::KNOWN,
+        };
+        let interfaces = &mut self.rig.maps.interfaces;
+        interfaces.set(ifindex, interface, 0).expect("INTERFACES");
+        if number == 0 {
+            return;
+        }
+        let mine = |net: Net| {
+            if number == POD {
+                net.pod
+            } else {
+                net.neighbour
+            }
+        };
+        let slot = Slot {
+            ifindex,
+            namespace: -1,
+            v4: address(mine(Net::V4))[0],
+            v6: address(mine(Net::V6)),
+            ..self.slot(number)
+        };
+        self.set_slot(number, slot);
+    }
+
+    /// Puts both pods behind a bridge.
+    pub fn bridge(&mut self) {
+        self.interface(self.above, 0, Interface::BRIDGE);
+        for number in [POD, Self::NEIGHBOUR] {
+            let bridge = self.above;
+            let slot = self.slot(number);
+            self.set_slot(number, Slot { bridge, ..slot });
+        }
+    }
+
+    /// Writes a cell.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn cell(&mut self, table: u32, class: u32, cell: Cell) {
+        let cells = &mut self.rig.maps.cells;
+        cells
+            .insert(CellKey { table, class }, cell, 0)
+            .expect("CELLS");
+    }
+
+    /// Writes a table's default cell.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn default_cell(&mut self, table: u32, cell: Cell) {
+        self.rig.maps.tables.set(table, cell, 0).expect("TABLES");
+    }
+
+    /// Makes a port set of ports below 256, in the leaf of the same number.
+    ///
+    /// # Panics
+    /// Where a map cannot be written.
+    pub fn ports(&mut self, set: u32, ports: &[u16]) {
+        let mut leaf = PortLeaf::default();
+        for &port in ports {
+            leaf.words[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        let mut leaves = [0; 256];
+        leaves[0] = set;
+        let maps = &mut self.rig.maps;
+        maps.port_leaves.set(set, leaf, 0).expect("PORT_LEAVES");
+        maps.port_sets
+            .set(set, PortSet { leaves }, 0)
+            .expect("PORT_SETS");
+    }
+
+    /// Writes what is known of an address.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn peer(&mut self, of: IpAddr, peer: Peer) {
+        let maps = &mut self.rig.maps;
+        match of {
+            IpAddr::V4(_) => maps.peers_v4.insert(address(of)[0], peer, 0),
+            IpAddr::V6(_) => maps.peers_v6.insert(address(of), peer, 0),
+        }
+        .expect("PEERS");
+    }
+
+    /// Gives a block its class.
+    ///
+    /// # Panics
+    /// Where the map cannot be written.
+    pub fn block(&mut self, net: IpNet, class: u32) {
+        let maps = &mut self.rig.maps;
+        let (length, words) = (u32::from(net.prefix_len()), address(net.addr()));
+        match net {
+            IpNet::V4(_) => maps.cidrs_v4.insert(&Key::new(length, words[0]), class, 0),
+            IpNet::V6(_) => maps.cidrs_v6.insert(&Key::new(length, words), class, 0),
+        }
+        .expect("CIDRS");
+    }
+
+    /// All flows, answered ones first.
+    ///
+    /// # Panics
+    /// Where a map cannot be read.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
+        let maps = &self.rig.maps;
+        [&maps.flows_stream, &maps.flows_datagram, &maps.flows_new]
+            .into_iter()
+            .flat_map(|map| map.iter())
+            .map(|entry| entry.expect("a flow"))
+            .collect()
+    }
+
+    /// Forgets all flows, and what waits.
+    ///
+    /// # Panics
+    /// Where a map cannot be written.
+    pub fn forget(&mut self) {
+        let maps = &mut self.rig.maps;
+        for map in [
+            &mut maps.flows_new,
+            &mut maps.flows_stream,
+            &mut maps.flows_datagram,
+        ] {
+            let keys: Vec<FlowKey> = map.keys().map(|key| key.expect("a flow")).collect();
+            for key in keys {
+                map.remove(&key).expect("removing a flow");
+            }
+        }
+        let waiting: Vec<u32> = maps
+            .pending
+            .keys()
+            .map(|key| key.expect("PENDING"))
+            .collect();
+        for key in waiting {
+            maps.pending.remove(&key).expect("removing what waits");
+        }
+    }
+
+    /// Makes all flows older by so many seconds.
+    ///
+    /// # Panics
+    /// Where a map cannot be written.
+    pub fn age(&mut self, seconds: u32) {
+        let jiffies = seconds * self.rig.hz;
+        let maps = &mut self.rig.maps;
+        for map in [
+            &mut maps.flows_new,
+            &mut maps.flows_stream,
+            &mut maps.flows_datagram,
+        ] {
+            let flows: Vec<_> = map.iter().map(|entry| entry.expect("a flow")).collect();
+            for (key, flow) in flows {
+                let seen = flow.seen.wrapping_sub(jiffies);
+                map.insert(key, Flow { seen, ..flow }, 0).expect("a flow");
+            }
+        }
+    }
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The value of an address.
+#[must_use]
+pub fn peer(class: u32, slot: u16, flags: u16) -> Peer {
+    Peer { class, slot, flags }
+}
+
+/// Number of an address's family.
+#[must_use]
+pub fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() {
+        family::V4
+    } else {
+        family::V6
+    }
+}
+
+const POD_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 7];
+const NODE_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 1];
+
+impl Scene {
+    /// Why the last packet that was dropped since the last call was: slot, direction and reason of its
+    /// event.
+    pub fn dropped(&mut self) -> Option<(u16, Direction, Reason)> {
+        let event = self.rig.events().pop()?;
+        let direction = match event.direction {
+            0 => Direction::Ingress,
+            _ => Direction::Egress,
+        };
+        Some((event.slot, direction, Reason::from_number(event.reason)?))
+    }
+
+    /// The flow of a pod with a remote end.
+    #[must_use]
+    pub fn flow(
+        &self,
+        slot: u16,
+        local_port: u16,
+        remote: IpAddr,
+        remote_port: u16,
+    ) -> Option<Flow> {
+        let remote = address(remote);
+        let found = self.flows().into_iter().find(|(key, _)| {
+            (key.slot, key.local_port, key.remote, key.remote_port)
+                == (slot, local_port, remote, remote_port)
+        });
+        found.map(|(_, flow)| flow)
+    }
+}
+
+/// A TCP segment with these ports and flags, and no data.
+#[must_use]
+pub fn tcp(from: IpAddr, to: IpAddr, (source, destination): (u16, u16), flags: u8) -> Vec<u8> {
+    Ip::new(from, to).tcp(&Tcp::new(source, destination, flags))
+}
+
+/// A UDP datagram with these ports.
+#[must_use]
+pub fn udp(from: IpAddr, to: IpAddr, (source, destination): (u16, u16)) -> Vec<u8> {
+    Ip::new(from, to).udp(source, destination, b"datagram")
+}
