@@ -184,7 +184,7 @@ impl Socket {
                 let on_link = header.kind == libc::RTN_UNICAST
                     && header.destination_length == length
                     && attributes.find(libc::RTA_GATEWAY).is_none()
-                    && attributes.find(libc::RTA_VIA).is_none();
+                    && attributes.find(RTA_VIA).is_none();
                 if on_link {
                     device = attributes.u32(libc::RTA_OIF);
                 }
@@ -371,6 +371,7 @@ const IFLA_TARGET_NETNSID: u16 = 46;
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
+const RTA_VIA: u16 = 18;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// `struct rtgenmsg`, padded.
