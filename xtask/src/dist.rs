@@ -66,7 +66,7 @@ impl Target {
 }
 
 /// Options of `cargo xtask dist`.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// The architecture; this machine's if not given
     #[arg(long, value_enum)]

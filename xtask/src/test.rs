@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    kernels, lint, setup,
+    dist, kernels, lint, setup,
     shell::{self, command},
     tidy, workspace,
 };
@@ -22,7 +22,8 @@ const QUICK: u64 = 2;
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Leave out what takes minutes: documentation, licences, tests of tier 3, other kernels
+    /// Leave out what takes minutes: documentation, licences, tests of tier 3, the
+    /// release binary, other kernels
     #[arg(long)]
     quick: bool,
     /// Only the tests of one tier: 0 pure, 1 properties, 2 programs in the kernel, 3 networks
@@ -46,6 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.step("documentation", |_| lint::document());
         report.step("licences", |_| lint::licences());
         report.step("tests", all_tests);
+        report.step("release binary", |_| dist::run(&dist::Options::default()));
         report.step("kernels", |tally| kernels::check_all(&mut tally.skips));
     }
     report.finish()
