@@ -2,10 +2,13 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Config;
 
 mod explain;
 mod status;
@@ -24,6 +27,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Enforce policy on this node's pods.
+    ///
+    /// SIGTERM ends the agent and leaves its last state in force; only `palisade uninstall` removes it.
+    Agent(Config),
     /// Show what the agent on this node enforces.
     ///
     /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when the agent cannot
@@ -34,6 +41,15 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Remove everything from the kernel. Policy is in force no more.
+    Uninstall(Uninstall),
+}
+
+#[derive(Debug, clap::Args)]
+struct Uninstall {
+    /// Folder of the pins, in a BPF file system.
+    #[arg(long, value_name = "DIR", env = "PALISADE_BPFFS", default_value = crate::config::BPFFS)]
+    bpffs: PathBuf,
 }
 
 /// How to print.
@@ -61,9 +77,15 @@ enum Exit {
 #[must_use]
 pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
-        Command::Status(args) => status::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
+        Command::Status(args) => Ok(status::run(&args)),
+        Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Uninstall(args) => crate::runtime::uninstall(&args.bpffs).map(|()| Exit::Yes),
     };
+    let exit = exit.unwrap_or_else(|error| {
+        complain(format_args!("{error:#}"));
+        Exit::No
+    });
     ExitCode::from(exit as u8)
 }
 

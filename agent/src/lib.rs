@@ -3,5 +3,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod config;
+pub mod engine;
 pub mod explain;
+pub mod runtime;
 pub mod source;
+pub mod telemetry;

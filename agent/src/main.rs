@@ -1,4 +1,5 @@
 //! The `palisade` binary.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod caps;
 pub mod dataplane;
 pub mod encode;
+pub mod events;
 pub mod link;
 pub mod load;
 pub mod maps;

@@ -20,6 +20,8 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     /// Moves with every batch of writes that can change a verdict.
     pub revision: u32,
+    /// How programs are attached: `tcx` or `clsact`.
+    pub attach: String,
     /// The pods of this node, by namespace and name.
     pub pods: Vec<PodStatus>,
     /// Other devices by which packets of pods leave, by name.
@@ -28,6 +30,8 @@ pub struct Status {
     pub issues: Vec<Issue>,
     /// How full the kernel's maps are.
     pub maps: Vec<MapStatus>,
+    /// Programs of others that may hide packets or their marks from ours.
+    pub foreign: Vec<Foreign>,
 }
 
 /// One condition of the agent.
@@ -57,6 +61,8 @@ pub struct PodStatus {
     pub interface: Option<String>,
     /// The device's index.
     pub ifindex: Option<u32>,
+    /// Indices of further devices that lead to the pod; nothing is enforced there.
+    pub others: Vec<u32>,
     /// Its number in the kernel's maps.
     pub slot: Option<u16>,
     /// What is enforced on packets to it.
@@ -95,6 +101,22 @@ pub struct DeviceStatus {
     pub reason: Option<String>,
 }
 
+/// A program on a device that carries one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreign {
+    /// The device's index.
+    pub ifindex: u32,
+    /// Where it is: `xdp`, `ingress`, `egress`.
+    pub hook: String,
+    /// Whether it sees packets before ours does.
+    pub before: bool,
+    /// The kernel's id of it.
+    pub program: Option<u32>,
+    /// Its name or kind, where the kernel tells.
+    pub name: Option<String>,
+}
+
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,7 +143,7 @@ pub struct Issue {
     pub field: String,
     /// What is wrong.
     pub problem: String,
-    /// What is done about it: a word of [`source::Effect::name`].
+    /// What is done about it: a word of [`source::Effect::name`], or `compiled` where the problem says it.
     pub effect: String,
     /// All of it in one line.
     pub message: String,
@@ -260,4 +282,34 @@ pub struct Miss {
     pub rule: RuleName,
     /// Why.
     pub reason: String,
+}
+
+/// A denied packet, with the names that the kernel does not know: an entry of the answer to `GET /v1/flows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// When, in RFC 3339.
+    pub time: String,
+    /// `denied` or `allowed`.
+    pub verdict: String,
+    /// Why it was denied: `policy`, `revoked`, `spoofed`, `malformed`, `fragment`, `not-ip`, `unknown`.
+    pub reason: String,
+    /// `ingress` or `egress`, as the pod sees it.
+    pub direction: String,
+    /// The pod whose policies decided.
+    pub pod: Party,
+    /// The other end, as it was judged.
+    pub peer: Party,
+    /// Source address of the packet.
+    pub source: Option<IpAddr>,
+    /// Destination address of the packet.
+    pub destination: Option<IpAddr>,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// The protocol's name, or its number.
+    pub protocol: String,
+    /// The policies that isolate the pod in this direction.
+    pub policies: Vec<String>,
 }

@@ -1,0 +1,136 @@
+//! The server on the unix socket.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::{net::UnixListener, sync::oneshot};
+
+use super::proto::Failure;
+use crate::{
+    engine::{self, Event},
+    explain::Query as Question,
+};
+
+/// Who answers.
+#[derive(Clone)]
+pub struct Server {
+    /// Who knows.
+    pub engine: engine::Sender,
+}
+
+/// The socket; removed with its owner.
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    /// Listens at the path, in place of whatever is left there of a predecessor.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the socket cannot be made.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Made aside, closed to others, and only then put in place: in one step, for those who connect.
+        let aside = path.with_extension(std::process::id().to_string());
+        if let Err(error) = fs::remove_file(&aside)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let listener = UnixListener::bind(&aside)?;
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&aside, path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener,
+        })
+    }
+}
+
+impl Server {
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// Connections can be accepted no more.
+    pub async fn serve(self, socket: Socket) -> io::Result<()> {
+        tracing::info!(socket = %socket.path.display(), "serving the API");
+        let router = Router::new()
+            .route("/v1/status", get(status))
+            .route("/v1/explain", get(explain))
+            .route("/v1/flows", get(flows))
+            .fallback(missing)
+            .with_state(self);
+        axum::serve(socket.listener, router).await
+    }
+
+    /// Asks the engine; `None` once it has ended.
+    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(event(reply));
+        answer.await.ok()
+    }
+}
+
+async fn status(State(server): State<Server>) -> Response {
+    server
+        .ask(Event::Status)
+        .await
+        .map_or_else(gone, |status| Json(status).into_response())
+}
+
+async fn explain(State(server): State<Server>, Query(question): Query<Question>) -> Response {
+    match server.ask(|reply| Event::Explain(question, reply)).await {
+        Some(Ok(explanation)) => Json(explanation).into_response(),
+        Some(Err(failure)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response(),
+        None => gone(),
+    }
+}
+
+/// The query of `/v1/flows`.
+#[derive(Debug, Deserialize)]
+struct Last {
+    /// How many at most.
+    #[serde(default = "some")]
+    last: usize,
+}
+
+const fn some() -> usize {
+    20
+}
+
+async fn flows(State(server): State<Server>, Query(Last { last }): Query<Last>) -> Response {
+    let flows = server.ask(|reply| Event::Flows(last, reply)).await;
+    flows.map_or_else(gone, |flows| Json(flows).into_response())
+}
+
+fn gone() -> Response {
+    failure(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the agent is shutting down",
+    )
+}
+
+async fn missing() -> Response {
+    failure(StatusCode::NOT_FOUND, "no such path")
+}
+
+fn failure(code: StatusCode, error: &str) -> Response {
+    let error = error.to_owned();
+    (code, Json(Failure { error })).into_response()
+}

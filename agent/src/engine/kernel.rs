@@ -1,0 +1,458 @@
+//! The kernel's side of the agent: maps, programs, devices. What is pinned is taken over from a predecessor.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use palisade_common::{
+    LAYOUT_VERSION,
+    value::{Config as Told, Interface},
+};
+use palisade_dataplane::{
+    caps,
+    dataplane::{ApplyReport, Dataplane, Settings, SlotsWanted},
+    events::Events,
+    link::{
+        attach::{Attachments, Hook, Programs, Role, Strategy},
+        device::{ETHERNET_HEADER, Exit},
+        discover::{Discovery, Scan},
+    },
+    load::{self, Loaded},
+    maps::Maps,
+    pins::{MapSet, Pins},
+    plan::OnOverflow,
+};
+use palisade_policy::{
+    compile::Limits,
+    model::Name,
+    table::{Change, Compiled},
+};
+
+use crate::{
+    api::proto::{Foreign, MapStatus},
+    config::{Attach, Config, ExistingConnections, OnOverflow as Overflow, Switch},
+};
+
+/// Denied packets of which events tell: so many per second, pod, direction and reason, on each CPU.
+const EVENT_RATE: u32 = 10;
+
+/// See the module.
+pub struct Kernel {
+    pins: Arc<Pins>,
+    /// The maps in use.
+    set: MapSet,
+    dataplane: Dataplane<Maps>,
+    programs: Programs,
+    attachments: Attachments,
+    discovery: Discovery,
+    /// What the last look at the node found.
+    scan: Scan,
+    /// What is written of each interface.
+    interfaces: BTreeMap<u32, Interface>,
+    /// What each interface was last wanted to carry.
+    roles: BTreeMap<u32, Role>,
+    /// The devices that do not carry it, and why.
+    unattached: BTreeMap<u32, String>,
+    /// Other sets of maps may still be pinned.
+    leftovers: bool,
+}
+
+/// What an update came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// What became of the maps.
+    pub(super) report: ApplyReport,
+    /// The devices that do not carry what they should, and why.
+    pub(super) unattached: BTreeMap<u32, String>,
+    /// What else failed.
+    pub(super) failures: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether all that was wanted is done.
+    pub(super) fn is_whole(&self) -> bool {
+        self.failure().is_none()
+    }
+
+    /// Something that is not done.
+    pub(super) fn failure(&self) -> Option<String> {
+        if let Some(failure) = self.report.failures.first() {
+            return Some(failure.to_string());
+        }
+        if let Some((ifindex, reason)) = self.unattached.first_key_value() {
+            return Some(format!("device {ifindex}: {reason}"));
+        }
+        self.failures.first().cloned()
+    }
+}
+
+impl Kernel {
+    /// Waits for the folder of pins and takes over what is there. Changes no verdict.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks something, refuses the programs, or `keep_waiting` gave up.
+    pub fn open(config: &Config, mut keep_waiting: impl FnMut() -> bool) -> anyhow::Result<Self> {
+        caps::check_capabilities().context("while checking capabilities")?;
+        let mut told = false;
+        let pins = Pins::lock(&config.bpffs, |_| {
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(bpffs = %config.bpffs.display(), "another agent is at work, waiting for it to end");
+            }
+            keep_waiting()
+        })
+        .context("while taking the folder of pins")?;
+        let strategy = match config.attach {
+            Attach::Auto => Strategy::detect().context("while asking the kernel for TCX")?,
+            Attach::Tcx => Strategy::Tcx,
+            Attach::Clsact => Strategy::Clsact,
+        };
+        let Loaded {
+            mut object,
+            programs,
+            set,
+            fresh,
+        } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &load::Entries::new())
+            .context("while loading the programs")?;
+        let hz =
+            load::calibrate(&mut object).context("while finding the rate of the kernel's clock")?;
+        let maps = Maps::take(&mut object).context("while opening the maps")?;
+        let settings = settings(config, hz)?;
+        let dataplane = Dataplane::adopt_or_new(maps, &settings, Instant::now())
+            .context("while reading what the maps hold")?;
+        tracing::info!(%set, fresh, ?strategy, hz, "the programs are loaded");
+        let pins = Arc::new(pins);
+        let slots = dataplane.mirror().slots().iter();
+        let mut discovery = Discovery::new(config.netns_dir.clone())?;
+        Ok(Self {
+            interfaces: slots
+                .map(|(&slot, value)| (value.ifindex, of_pod(slot)))
+                .collect(),
+            dataplane,
+            programs,
+            attachments: Attachments::new(pins.clone(), strategy)?,
+            scan: discovery.scan(&BTreeSet::new())?,
+            discovery,
+            roles: BTreeMap::new(),
+            unattached: BTreeMap::new(),
+            leftovers: pins.sets()?.len() > 1,
+            pins,
+            set,
+        })
+    }
+
+    /// The event ring, for whoever reads it.
+    pub fn take_events(&mut self) -> Option<Events> {
+        Events::take(self.dataplane.store_mut())
+    }
+
+    /// The folder in which the maps are pinned.
+    ///
+    /// # Errors
+    ///
+    /// It is gone and cannot be made.
+    pub fn folder(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.pins.maps(self.set)?)
+    }
+
+    /// How much a compiled state may hold.
+    pub(super) fn limits(&self) -> Limits {
+        let capacity = self.dataplane.capacity();
+        Limits {
+            blocks: capacity.cidrs_v4.min(capacity.cidrs_v6).saturating_sub(1) as usize,
+            classes: usize::MAX,
+            // An update may need every table twice, and two are constant.
+            tables: capacity.tables.saturating_sub(2) as usize / 2,
+        }
+    }
+
+    /// Looks for the devices that hold these addresses; everything anew if nothing known is trusted.
+    pub(super) fn look(&mut self, wanted: &BTreeSet<IpAddr>, anew: bool) -> anyhow::Result<()> {
+        if anew {
+            self.discovery.forget();
+        }
+        self.scan = self
+            .discovery
+            .scan(wanted)
+            .context("while looking at the node's devices")?;
+        self.dataplane
+            .set_node_addresses(self.scan.node_addresses.clone());
+        Ok(())
+    }
+
+    /// What the last look found.
+    pub(super) fn scan(&self) -> &Scan {
+        &self.scan
+    }
+
+    /// Reads what is attached, so that the next update mends it.
+    pub(super) fn verify(&mut self) -> anyhow::Result<()> {
+        for drift in self.attachments.verify(&self.programs, &self.roles)? {
+            tracing::warn!(%drift, "a program is not where it was put");
+        }
+        Ok(())
+    }
+
+    /// Brings maps and devices to the compiled state. Slots and interfaces are written before programs are
+    /// attached that read them, and freed only once these are detached.
+    pub(super) fn update(
+        &mut self,
+        compiled: &Compiled,
+        change: &Change,
+        wanted: &SlotsWanted,
+        now: Instant,
+    ) -> Outcome {
+        let report = self.dataplane.apply(compiled, change, wanted, now);
+        let mut outcome = Outcome::default();
+        let mut roles = BTreeMap::new();
+        for (ifindex, interface, role) in self.wanted(&report, wanted) {
+            match self.tell(ifindex, Some(interface)) {
+                Ok(()) => roles.extend(role.map(|role| (ifindex, role))),
+                Err(error) => {
+                    outcome.unattached.insert(ifindex, format!("{error:#}"));
+                }
+            }
+        }
+        match self.attachments.reconcile(&self.programs, &roles) {
+            Ok(done) => {
+                for (ifindex, hook, error) in done.failed {
+                    tracing::warn!(ifindex, ?hook, %error, "a program cannot be put in its place");
+                    outcome.unattached.insert(ifindex, error.to_string());
+                }
+                if done.put + done.removed > 0 {
+                    tracing::debug!(put = done.put, removed = done.removed, "programs moved");
+                }
+                self.clear(&roles, &report, &mut outcome, now);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                outcome
+                    .unattached
+                    .extend(roles.keys().map(|&ifindex| (ifindex, error.clone())));
+            }
+        }
+        self.roles = roles;
+        self.unattached.clone_from(&outcome.unattached);
+        outcome.report = report;
+        outcome
+    }
+
+    /// Every interface of which something is to be written, and what it is to carry.
+    fn wanted(
+        &self,
+        report: &ApplyReport,
+        wanted: &SlotsWanted,
+    ) -> Vec<(u32, Interface, Option<Role>)> {
+        let pods = report.ready.iter().filter_map(|(name, &slot)| {
+            let ifindex = wanted.get(name)?.ifindex;
+            Some((ifindex, of_pod(slot), Some(Role::Pod)))
+        });
+        let exits = self
+            .scan
+            .exits
+            .iter()
+            .map(|exit| (exit.ifindex, of_exit(exit), Some(Role::Exit)));
+        let bridges = self.scan.bridges.iter().map(|&ifindex| {
+            let flags = Interface::KNOWN | Interface::BRIDGE;
+            (
+                ifindex,
+                Interface {
+                    slot: 0,
+                    link_header: ETHERNET_HEADER,
+                    flags,
+                },
+                None,
+            )
+        });
+        bridges.chain(exits).chain(pods).collect()
+    }
+
+    /// Clears what no device needs any more, now that programs are detached.
+    fn clear(
+        &mut self,
+        roles: &BTreeMap<u32, Role>,
+        report: &ApplyReport,
+        outcome: &mut Outcome,
+        now: Instant,
+    ) {
+        let stale: Vec<u32> = self
+            .interfaces
+            .keys()
+            .filter(|ifindex| {
+                !roles.contains_key(ifindex)
+                    && !self.scan.bridges.contains(ifindex)
+                    && !outcome.unattached.contains_key(ifindex)
+            })
+            .copied()
+            .collect();
+        for ifindex in stale {
+            if let Err(error) = self.tell(ifindex, None) {
+                outcome.failures.push(format!("{error:#}"));
+            }
+        }
+        for &slot in &report.gone {
+            let in_use = self
+                .interfaces
+                .values()
+                .any(|interface| interface.slot == slot);
+            if !in_use && !self.dataplane.release_slot(slot, now) {
+                outcome
+                    .failures
+                    .push(format!("slot {slot} cannot be freed"));
+            }
+        }
+        if self.leftovers && outcome.is_whole() {
+            self.leftovers = false;
+            if let Err(error) = self.pins.remove_other_sets(self.set) {
+                outcome.failures.push(error.to_string());
+            }
+        }
+    }
+
+    /// Writes what the programs are told of an interface, if that is other than before.
+    fn tell(&mut self, ifindex: u32, interface: Option<Interface>) -> anyhow::Result<()> {
+        if self.interfaces.get(&ifindex) == interface.as_ref() {
+            return Ok(());
+        }
+        self.dataplane
+            .store_mut()
+            .set_interface(ifindex, interface)
+            .with_context(|| format!("while writing what is known of device {ifindex}"))?;
+        match interface {
+            Some(interface) => self.interfaces.insert(ifindex, interface),
+            None => self.interfaces.remove(&ifindex),
+        };
+        Ok(())
+    }
+
+    /// The pod of a slot.
+    pub(super) fn pod_of(&self, slot: u16) -> Option<&Name> {
+        self.dataplane.pod_of(slot)
+    }
+
+    /// The highest slot in use.
+    pub(super) fn highest_slot(&self) -> u16 {
+        self.dataplane
+            .mirror()
+            .slots()
+            .last_key_value()
+            .map_or(0, |(&slot, _)| slot)
+    }
+
+    /// Why a device does not carry what it should.
+    pub(super) fn unattached(&self, ifindex: u32) -> Option<&str> {
+        self.unattached.get(&ifindex).map(String::as_str)
+    }
+
+    /// How programs are attached.
+    pub(super) fn strategy(&self) -> &'static str {
+        match self.attachments.strategy() {
+            Strategy::Tcx => "tcx",
+            Strategy::Clsact => "clsact",
+        }
+    }
+
+    /// How full the maps that hold verdicts are.
+    pub(super) fn maps(&self) -> Vec<MapStatus> {
+        let (mirror, capacity) = (self.dataplane.mirror(), self.dataplane.capacity());
+        let counts = mirror.counts();
+        let of = |name: &str, entries: usize, capacity: u32| MapStatus {
+            name: name.to_owned(),
+            entries: entries as u64,
+            capacity: capacity.into(),
+        };
+        vec![
+            of("peers_v4", counts.peers_v4 as usize, capacity.peers_v4),
+            of("peers_v6", counts.peers_v6 as usize, capacity.peers_v6),
+            of("cidrs_v4", counts.cidrs_v4 as usize, capacity.cidrs_v4),
+            of("cidrs_v6", counts.cidrs_v6 as usize, capacity.cidrs_v6),
+            of("slots", mirror.slots().len(), capacity.slots),
+            of("tables", counts.tables().count(), capacity.tables),
+            of("cells", counts.cells as usize, capacity.cells),
+            of("port_sets", mirror.sets().len(), capacity.port_sets),
+            of("port_leaves", mirror.leaves().len(), capacity.port_leaves),
+        ]
+    }
+
+    /// Programs of others on the devices that carry ours.
+    pub(super) fn foreign(&mut self) -> Vec<Foreign> {
+        let xdp = self.scan.xdp.iter().map(|(&ifindex, &program)| Foreign {
+            ifindex,
+            hook: "xdp".to_owned(),
+            before: true,
+            program: Some(program),
+            name: None,
+        });
+        let mut foreign: Vec<_> = xdp.collect();
+        for (&ifindex, &role) in &self.roles {
+            match self.attachments.foreign(ifindex, role) {
+                Ok(others) => foreign.extend(others.into_iter().map(|other| Foreign {
+                    ifindex,
+                    hook: match other.hook {
+                        Hook::Ingress => "ingress".to_owned(),
+                        Hook::Egress => "egress".to_owned(),
+                    },
+                    before: other.before,
+                    program: other.program,
+                    name: other.name,
+                })),
+                Err(error) => {
+                    tracing::debug!(ifindex, %error, "the device's other programs cannot be listed")
+                }
+            }
+        }
+        foreign
+    }
+
+    /// Frees what has rested.
+    pub(super) fn collect(&mut self, now: Instant) {
+        if let Err(error) = self.dataplane.collect(now) {
+            tracing::warn!(%error, "numbers that have rested cannot be freed");
+        }
+    }
+}
+
+fn of_pod(slot: u16) -> Interface {
+    Interface {
+        slot,
+        link_header: ETHERNET_HEADER,
+        flags: Interface::KNOWN,
+    }
+}
+
+fn of_exit(exit: &Exit) -> Interface {
+    Interface {
+        slot: 0,
+        link_header: exit.link_header,
+        flags: Interface::KNOWN,
+    }
+}
+
+/// What the programs are told besides verdicts.
+fn settings(config: &Config, hz: u32) -> anyhow::Result<Settings> {
+    let mut secret = [0; 8];
+    rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
+        .context("while making a secret")?;
+    let mut flags = 0;
+    if config.spoof_protection == Switch::On {
+        flags |= Told::SPOOF_PROTECTION;
+    }
+    if config.existing_connections == ExistingConnections::Keep {
+        flags |= Told::KEEP_CONNECTIONS;
+    }
+    Ok(Settings {
+        secret: u64::from_ne_bytes(secret),
+        flags,
+        hz,
+        event_rate: EVENT_RATE,
+        on_overflow: match config.on_overflow {
+            Overflow::Deny => OnOverflow::Deny,
+            Overflow::Keep => OnOverflow::Keep,
+        },
+    })
+}

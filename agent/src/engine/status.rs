@@ -1,0 +1,203 @@
+//! What the engine tells of itself.
+
+use std::sync::Arc;
+
+use palisade_policy::{
+    model::{Key, Name},
+    table::Direction,
+};
+
+use super::{Engine, Summary};
+use crate::{
+    api::proto::{Condition, DeviceStatus, DirectionStatus, Issue, ObjectName, PodStatus, Status},
+    source::Effect,
+};
+
+/// Names that a reason lists at most.
+const NAMED: usize = 3;
+
+impl Engine {
+    /// Publishes the summary, if it is other than before.
+    pub(super) fn publish(&self) {
+        let (enforced, unenforced) = self.pods.count();
+        let summary = Summary {
+            enforced,
+            unenforced: unenforced.len(),
+            conditions: self.conditions(&unenforced),
+            issues: self.issues.len(),
+            maps: self.kernel.maps(),
+            slots: self.kernel.highest_slot(),
+        };
+        self.summary.send_if_modified(|present| {
+            let modified = **present != summary;
+            if modified {
+                *present = Arc::new(summary);
+            }
+            modified
+        });
+    }
+
+    fn conditions(&self, unenforced: &[&Name]) -> Vec<Condition> {
+        let unreadable = self
+            .issues
+            .iter()
+            .find(|issue| issue.effect == Effect::FileKept);
+        let source = match unreadable {
+            Some(issue) => Some(issue.to_string()),
+            None if !self.synced => Some("it has not told every object yet".to_owned()),
+            None => None,
+        };
+        let enforcement = (!unenforced.is_empty()).then(|| {
+            let names: Vec<_> = unenforced
+                .iter()
+                .take(NAMED)
+                .map(ToString::to_string)
+                .collect();
+            let more = if unenforced.len() > NAMED {
+                ", …"
+            } else {
+                ""
+            };
+            format!(
+                "{} pods are not enforced: {}{more}",
+                unenforced.len(),
+                names.join(", ")
+            )
+        });
+        let of = |name: &str, failure: Option<String>| Condition {
+            name: name.to_owned(),
+            ok: failure.is_none(),
+            reason: failure,
+        };
+        let updated = if self.synced {
+            self.failure.clone()
+        } else {
+            None
+        };
+        vec![
+            of("source", source),
+            of("dataplane", updated),
+            of("enforcement", enforcement),
+        ]
+    }
+
+    /// The whole state.
+    pub(super) fn status(&mut self) -> Status {
+        let (_, unenforced) = self.pods.count();
+        let conditions = self.conditions(&unenforced);
+        let pods = self
+            .compiler
+            .compiled()
+            .pods
+            .keys()
+            .chain(self.compiler.waiting());
+        let mut pods: Vec<_> = pods.map(|name| self.pod(name)).collect();
+        pods.sort_by(|one, other| {
+            (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+        });
+        let issues = self.issues.iter().map(Issue::from);
+        let compiled = self.compiler.issues();
+        let exits = self.kernel.scan().exits.iter().map(|exit| {
+            let reason = self.kernel.unattached(exit.ifindex).map(ToOwned::to_owned);
+            DeviceStatus {
+                name: exit.name.clone(),
+                ifindex: exit.ifindex,
+                attached: reason.is_none(),
+                reason,
+            }
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.to_string(),
+            healthy: conditions.iter().all(|condition| condition.ok),
+            conditions,
+            revision: self.revision,
+            attach: self.kernel.strategy().to_owned(),
+            pods,
+            exits: exits.collect(),
+            issues: issues.chain(compiled.iter().map(Issue::from)).collect(),
+            maps: self.kernel.maps(),
+            foreign: self.kernel.foreign(),
+        }
+    }
+
+    fn pod(&self, name: &Name) -> PodStatus {
+        let index = self.compiler.index();
+        let pod = index.pod(name);
+        let direction = |direction| match pod {
+            None => DirectionStatus::default(),
+            Some(pod) => {
+                let policies = isolating(index, pod, direction);
+                DirectionStatus {
+                    isolated: !policies.is_empty(),
+                    policies,
+                }
+            }
+        };
+        let state = self.pods.get(name);
+        let interface = state.and_then(|state| state.interface.as_ref());
+        let enforced = match state {
+            None if pod.is_some_and(|pod| pod.addresses.is_empty()) => {
+                Err("it has no address yet".to_owned())
+            }
+            None => Err("its update is under way".to_owned()),
+            Some(state) => state.enforced.clone(),
+        };
+        PodStatus {
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            addresses: pod.map(|pod| pod.addresses.to_vec()).unwrap_or_default(),
+            interface: interface.map(|interface| interface.name.clone()),
+            ifindex: interface.map(|interface| interface.ifindex),
+            others: interface
+                .map(|interface| interface.others.clone())
+                .unwrap_or_default(),
+            slot: enforced.as_ref().ok().copied(),
+            ingress: direction(Direction::Ingress),
+            egress: direction(Direction::Egress),
+            enforced: enforced.is_ok(),
+            reason: enforced.err(),
+        }
+    }
+}
+
+/// The names of the policies that isolate a pod in a direction.
+pub(super) fn isolating(
+    index: &palisade_policy::index::Index,
+    pod: &palisade_policy::index::Pod,
+    direction: Direction,
+) -> Vec<String> {
+    let policies = index.policies_of(&pod.name.namespace).filter(|policy| {
+        let rules = match direction {
+            Direction::Ingress => &policy.ingress,
+            Direction::Egress => &policy.egress,
+        };
+        rules.is_some() && policy.selector.matches(&pod.group.labels)
+    });
+    policies
+        .map(|policy| policy.name.name.to_string())
+        .collect()
+}
+
+impl From<&palisade_policy::issue::Issue> for Issue {
+    fn from(issue: &palisade_policy::issue::Issue) -> Self {
+        let (kind, namespace, name) = match &issue.object {
+            Key::Namespace(name) => ("Namespace", "", &**name),
+            Key::Pod(name) => ("Pod", &*name.namespace, &*name.name),
+            Key::Policy(name) => ("NetworkPolicy", &*name.namespace, &*name.name),
+            Key::Service(name) => ("Service", &*name.namespace, &*name.name),
+        };
+        Self {
+            file: None,
+            object: Some(ObjectName {
+                kind: kind.to_owned(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            field: issue.field.clone(),
+            problem: issue.problem.to_string(),
+            effect: "compiled".to_owned(),
+            message: issue.to_string(),
+        }
+    }
+}

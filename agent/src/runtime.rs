@@ -1,0 +1,361 @@
+//! The agent as a process: which threads it has, how they start, how they end.
+//!
+//! | thread | what it does |
+//! |---|---|
+//! | main | the HTTP server and the API (async), signals |
+//! | `source` | watches the objects, hands batches to the engine |
+//! | `netlink` | tells the engine when devices change |
+//! | `engine` | see [`engine`] |
+//! | `events` | reads the event ring, hands denied packets to the engine |
+//!
+//! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
+//! kernel stays in force; only [`uninstall`] removes it.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use palisade_dataplane::{events::Events, link, netlink::Monitor, pins::Pins};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+};
+
+use crate::{
+    api::{
+        proto::Condition,
+        server::{Server as Api, Socket},
+    },
+    config::Config,
+    engine::{self, Engine, Event, Summary, kernel::Kernel},
+    source::file::{self, Folder},
+    telemetry::{
+        health::{Health, Pulse},
+        http::Server as Http,
+        log,
+        metrics::{Measures, Metrics},
+        traffic::Traffic,
+    },
+};
+
+/// How long a loop may take for one turn before it is taken for stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long threads wait before they beat again.
+const BEAT: Duration = Duration::from_secs(5);
+/// How long the engine may take to end the update under way.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Events that are read at once.
+const EVENTS: usize = 256;
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+///
+/// It cannot start, or cannot go on.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    log::start(&config.log, config.log_format)?;
+    let manifests = config
+        .manifests
+        .clone()
+        .context("no source of objects is given: --manifests")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("while starting")?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node_name,
+        "starting"
+    );
+    runtime.block_on(Agent::start(config, &manifests)?.run())
+}
+
+/// Takes everything out of the kernel.
+///
+/// # Errors
+///
+/// An agent is still at work, or something cannot be removed.
+pub fn uninstall(bpffs: &Path) -> anyhow::Result<()> {
+    let pins = Pins::lock(bpffs, |_| false).context("while taking the folder of pins")?;
+    link::attach::uninstall(pins).context("while removing programs and maps")
+}
+
+/// What the main thread holds.
+struct Agent {
+    config: Config,
+    engine: engine::Sender,
+    stop: Arc<AtomicBool>,
+    opened: oneshot::Receiver<Opened>,
+    ended: mpsc::UnboundedReceiver<anyhow::Result<()>>,
+    http: Http,
+    traffic: Arc<Traffic>,
+    threads: Threads,
+    measures: Measures,
+}
+
+/// What the engine found in the kernel.
+struct Opened {
+    events: Option<Events>,
+    maps: std::path::PathBuf,
+}
+
+/// Starts threads, and learns of their end.
+#[derive(Clone)]
+struct Threads {
+    health: Health,
+    ended: mpsc::UnboundedSender<anyhow::Result<()>>,
+}
+
+impl Threads {
+    fn spawn(
+        &self,
+        name: &'static str,
+        body: impl FnOnce(Pulse) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let ended = self.ended.clone();
+        let pulse = self.health.pulse(name, PATIENCE);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let mut end = End {
+                    name,
+                    result: None,
+                    ended,
+                };
+                end.result = Some(body(pulse));
+            })
+            .with_context(|| format!("while starting the thread {name}"))?;
+        Ok(())
+    }
+}
+
+/// Tells of a thread's end when dropped, of a panic's too.
+struct End {
+    name: &'static str,
+    result: Option<anyhow::Result<()>>,
+    ended: mpsc::UnboundedSender<anyhow::Result<()>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let result = self
+            .result
+            .take()
+            .unwrap_or_else(|| Err(anyhow::anyhow!("it panicked")));
+        let result = result.with_context(|| format!("in the thread {}", self.name));
+        // The main thread has ended as well if nobody listens.
+        drop(self.ended.send(result));
+    }
+}
+
+impl Agent {
+    fn start(config: Config, manifests: &Path) -> anyhow::Result<Self> {
+        let (engine, events) = engine::queue();
+        let (summary, shown) = watch::channel(Arc::new(waiting()));
+        let (ended, all_ended) = mpsc::unbounded_channel();
+        let (open, opened) = oneshot::channel();
+        let measures = Measures::default();
+        let traffic = Arc::new(Traffic::default());
+        let health = Health::default();
+        let threads = Threads {
+            health: health.clone(),
+            ended,
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+
+        let sender = engine.clone();
+        let folder = Folder::new(manifests);
+        threads.spawn("source", move |pulse| {
+            file::watch(folder, |batch| {
+                pulse.beat();
+                go_on(batch.is_none_or(|batch| sender.send(Event::Batch(batch))))
+            });
+            Ok(())
+        })?;
+
+        // Before the engine looks for the first time, so that it misses nothing.
+        let monitor = Monitor::open().context("while listening for changes of devices")?;
+        let sender = engine.clone();
+        threads.spawn("netlink", move |pulse| {
+            watch_links(monitor, &sender, &pulse)
+        })?;
+
+        let (kernel_config, stopped, of_engine) = (config.clone(), stop.clone(), measures.clone());
+        threads.spawn("engine", move |pulse| {
+            let kernel = Kernel::open(&kernel_config, || {
+                pulse.beat();
+                !stopped.load(Ordering::Relaxed)
+            });
+            let mut kernel = match kernel {
+                Err(_) if stopped.load(Ordering::Relaxed) => return Ok(()),
+                kernel => kernel?,
+            };
+            let found = Opened {
+                events: kernel.take_events(),
+                maps: kernel.folder()?,
+            };
+            // Nobody listens where the agent ends already.
+            drop(open.send(found));
+            let node = &kernel_config.node_name;
+            Engine::new(node, kernel, summary, of_engine, pulse).run(&events);
+            Ok(())
+        })?;
+
+        let read = traffic.clone();
+        let slots = shown.clone();
+        let metrics = Metrics::new(
+            &measures,
+            shown.clone(),
+            Box::new(move || read.read(slots.borrow().slots)),
+        );
+        Ok(Self {
+            http: Http {
+                health,
+                summary: shown,
+                metrics: Arc::new(metrics),
+            },
+            config,
+            engine,
+            stop,
+            opened,
+            ended: all_ended,
+            traffic,
+            threads,
+            measures,
+        })
+    }
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut terminate =
+            signal(SignalKind::terminate()).context("while listening for signals")?;
+        let mut interrupt =
+            signal(SignalKind::interrupt()).context("while listening for signals")?;
+        tokio::spawn(self.http.clone().serve(self.config.http));
+        let mut api = None;
+        loop {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(result) = self.ended.recv() => {
+                    result?;
+                    anyhow::bail!("a thread ended early");
+                }
+                Ok(opened) = &mut self.opened, if api.is_none() => api = Some(self.serve(opened)?),
+            }
+        }
+        tracing::info!("ending; what is in force stays");
+        self.stop.store(true, Ordering::Relaxed);
+        self.engine.send(Event::Stop);
+        // The others end with the process: they hold nothing that could be lost.
+        if tokio::time::timeout(FAREWELL, self.ended.recv())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the update under way takes too long, ending without it");
+        }
+        if api.is_some() {
+            drop(std::fs::remove_file(&self.config.socket));
+        }
+        Ok(())
+    }
+
+    /// Serves the API and reads events, now that no other agent does.
+    fn serve(&self, Opened { events, maps }: Opened) -> anyhow::Result<()> {
+        if let Some(events) = events {
+            let (engine, lost) = (self.engine.clone(), self.measures.events_lost.clone());
+            self.threads.spawn("events", move |pulse| {
+                read_events(events, &pulse, |records, unreadable| {
+                    lost.inc_by(unreadable as u64);
+                    records.is_empty() || engine.send(Event::Denied(records))
+                })
+            })?;
+        }
+        self.traffic
+            .open(&maps)
+            .context("while opening the counters")?;
+        let path = &self.config.socket;
+        let socket =
+            Socket::bind(path).with_context(|| format!("while listening at {}", path.display()))?;
+        let api = Api {
+            engine: self.engine.clone(),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = api.serve(socket).await {
+                tracing::error!(%error, "the API cannot be served any more");
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The state before the engine has taken over.
+fn waiting() -> Summary {
+    let waiting = |name: &str| Condition {
+        name: name.to_owned(),
+        ok: false,
+        reason: Some("starting, or waiting for another agent to end".to_owned()),
+    };
+    Summary {
+        conditions: ["source", "dataplane", "enforcement"].map(waiting).to_vec(),
+        ..Summary::default()
+    }
+}
+
+fn go_on(yes: bool) -> ControlFlow<()> {
+    if yes {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
+}
+
+/// Waits until the descriptor is readable, or it is time to beat.
+fn wait(fd: &impl std::os::fd::AsFd) -> anyhow::Result<()> {
+    let timeout = Timespec::try_from(BEAT).expect("a few seconds");
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error).context("while waiting"),
+    }
+}
+
+fn watch_links(mut monitor: Monitor, engine: &engine::Sender, pulse: &Pulse) -> anyhow::Result<()> {
+    loop {
+        pulse.beat();
+        wait(&monitor)?;
+        let changes = monitor
+            .drain()
+            .context("while reading changes of devices")?;
+        if changes.any() && !engine.send(Event::Links(changes)) {
+            return Ok(());
+        }
+    }
+}
+
+fn read_events(
+    mut events: Events,
+    pulse: &Pulse,
+    mut hand_over: impl FnMut(Vec<palisade_common::event::Event>, usize) -> bool,
+) -> anyhow::Result<()> {
+    loop {
+        pulse.beat();
+        wait(&events)?;
+        let mut records = Vec::new();
+        let unreadable = events.read(&mut records, EVENTS);
+        if !hand_over(records, unreadable) {
+            return Ok(());
+        }
+    }
+}

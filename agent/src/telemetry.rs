@@ -1,0 +1,7 @@
+//! How the agent shows itself: its log, its health, its metrics.
+
+pub mod health;
+pub mod http;
+pub mod log;
+pub mod metrics;
+pub mod traffic;

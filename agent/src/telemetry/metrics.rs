@@ -1,0 +1,233 @@
+//! What is measured, for Prometheus. What the agent's state says is read from it at each scrape, so no
+//! gauge can drift.
+//!
+//! | metric | labels | |
+//! |---|---|---|
+//! | `palisade_build_info` | `version` | 1 |
+//! | `palisade_condition` | `condition` | 1 where the condition of `/readyz` holds |
+//! | `palisade_pods` | `state` | pods of this node, `enforced` and `unenforced` |
+//! | `palisade_issues` | | problems with objects and files |
+//! | `palisade_map_entries`, `palisade_map_max_entries` | `map` | how full the kernel's maps are |
+//! | `palisade_verdict_packets_total` | `direction`, `verdict`, `reason` | packets of pods |
+//! | `palisade_verdict_bytes_total` | `direction`, `verdict` | their bytes |
+//! | `palisade_events_lost_total` | | denied packets that no event told of |
+//! | `palisade_enforcement_delay_seconds` | | from the source's notice of a change to its enforcement |
+//! | `palisade_apply_errors_total` | | updates that could not be carried out as a whole |
+//! | `palisade_source_changes_total` | | objects that came, changed or went |
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        gauge::ConstGauge,
+        histogram::Histogram,
+        info::Info,
+    },
+    registry::Registry,
+};
+use tokio::sync::watch;
+
+use crate::{api::proto::MapStatus, engine::Summary};
+
+/// Upper bounds of the histogram's buckets, seconds.
+const DELAYS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// What the kernel counted, of all pods together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets by direction, verdict and reason.
+    pub packets: Vec<(Verdict, u64)>,
+    /// Bytes by direction and verdict.
+    pub bytes: Vec<(Verdict, u64)>,
+    /// Events that were not sent.
+    pub suppressed: u64,
+}
+
+/// Labels of a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Verdict {
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// `allowed` or `denied`.
+    pub verdict: &'static str,
+    /// Why it was denied.
+    pub reason: Option<&'static str>,
+}
+
+/// Reads what the kernel counted; `None` before there is anything to read.
+pub type ReadTraffic = Box<dyn Fn() -> Option<Traffic> + Send + Sync>;
+
+/// What is measured where it happens.
+#[derive(Clone, Debug)]
+pub struct Measures {
+    /// From the source's notice of a change to its enforcement, seconds.
+    pub enforcement_delay: Histogram,
+    /// Updates that could not be carried out as a whole.
+    pub apply_errors: Counter,
+    /// Events that were dropped between the kernel and the log.
+    pub events_lost: Counter,
+    /// Objects that came, changed or went.
+    pub source_changes: Counter,
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        Self {
+            enforcement_delay: Histogram::new(DELAYS),
+            apply_errors: Counter::default(),
+            events_lost: Counter::default(),
+            source_changes: Counter::default(),
+        }
+    }
+}
+
+/// Everything that is measured.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Measures an agent of that state.
+    #[must_use]
+    pub fn new(
+        measures: &Measures,
+        summary: watch::Receiver<Arc<Summary>>,
+        traffic: ReadTraffic,
+    ) -> Self {
+        let mut registry = Registry::with_prefix("palisade");
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The build", Info::new(version));
+        registry.register(
+            "enforcement_delay_seconds",
+            "Time from the source's notice of a change to its enforcement",
+            measures.enforcement_delay.clone(),
+        );
+        registry.register(
+            "apply_errors",
+            "Updates that could not be carried out as a whole",
+            measures.apply_errors.clone(),
+        );
+        registry.register(
+            "source_changes",
+            "Objects that came, changed or went",
+            measures.source_changes.clone(),
+        );
+        registry.register_collector(Box::new(State {
+            summary,
+            traffic,
+            events_lost: measures.events_lost.clone(),
+        }));
+        Self { registry }
+    }
+
+    /// All of it, in the OpenMetrics text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = text::encode(&mut text, &self.registry) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+}
+
+/// What is read at each scrape.
+struct State {
+    summary: watch::Receiver<Arc<Summary>>,
+    traffic: ReadTraffic,
+    events_lost: Counter,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let summary = self.summary.borrow().clone();
+        let gauges = &mut encoder;
+        family(
+            gauges,
+            "condition",
+            "Whether a condition of the agent holds",
+            summary.conditions.iter().map(|condition| {
+                (
+                    [("condition", condition.name.clone())],
+                    u64::from(condition.ok),
+                )
+            }),
+        )?;
+        family(
+            gauges,
+            "pods",
+            "Pods of this node",
+            [
+                ("enforced", summary.enforced),
+                ("unenforced", summary.unenforced),
+            ]
+            .map(|(state, count)| ([("state", state.to_owned())], count as u64)),
+        )?;
+        let help = "Problems with objects and files";
+        let issues = gauges.encode_descriptor("issues", help, None, MetricType::Gauge)?;
+        ConstGauge::new(summary.issues as u64).encode(issues)?;
+        let of_maps = |read: fn(&MapStatus) -> u64| {
+            let maps = summary.maps.iter();
+            maps.map(move |map| ([("map", map.name.clone())], read(map)))
+                .collect::<Vec<_>>()
+        };
+        family(
+            gauges,
+            "map_entries",
+            "Entries in use of a map",
+            of_maps(|map| map.entries),
+        )?;
+        family(
+            gauges,
+            "map_max_entries",
+            "Entries that a map can hold",
+            of_maps(|map| map.capacity),
+        )?;
+        let traffic = (self.traffic)().unwrap_or_default();
+        for (name, help, values) in [
+            (
+                "verdict_packets",
+                "Packets of pods, by what became of them",
+                &traffic.packets,
+            ),
+            (
+                "verdict_bytes",
+                "Bytes of pods' packets, by what became of them",
+                &traffic.bytes,
+            ),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (verdict, count) in values {
+                ConstCounter::new(*count).encode(family.encode_family(verdict)?)?;
+            }
+        }
+        let lost = ConstCounter::new(traffic.suppressed + self.events_lost.get());
+        let help = "Denied packets that no event told of";
+        lost.encode(encoder.encode_descriptor("events_lost", help, None, MetricType::Counter)?)
+    }
+}
+
+fn family<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
