@@ -18,9 +18,10 @@ use palisade_dataplane::{
     dataplane::{ApplyReport, Dataplane, Settings, SlotsWanted},
     events::Events,
     link::{
-        attach::{Attachments, Hook, Programs, Role, Strategy},
+        attach::{Attachments, Hook, Strategy},
         device::{ETHERNET_HEADER, Exit},
         discover::{Discovery, Scan},
+        program::{Programs, Role},
     },
     load::{self, Loaded},
     maps::Maps,
@@ -114,6 +115,7 @@ impl Kernel {
         };
         let Loaded {
             mut object,
+            maps,
             programs,
             set,
             fresh,
@@ -121,7 +123,6 @@ impl Kernel {
             .context("while loading the programs")?;
         let hz =
             load::calibrate(&mut object).context("while finding the rate of the kernel's clock")?;
-        let maps = Maps::take(&mut object).context("while opening the maps")?;
         let settings = settings(config, hz)?;
         let dataplane = Dataplane::adopt_or_new(maps, &settings, Instant::now())
             .context("while reading what the maps hold")?;
