@@ -4,7 +4,7 @@
 //! moves to a network namespace of its own, where the devices that the maps speak of are dummies.
 //! Frames pass through `BPF_PROG_TEST_RUN`.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -16,16 +16,24 @@ use palisade_common::{
     mark,
     verdict::{Direction, Reason, Verdict},
 };
+use palisade_dataplane::{
+    apply::{Store, StoreError},
+    maps::{Capacity, Maps},
+    mirror::Dump,
+    plan::op::Op,
+};
 
 use self::carry::{Carry, Context};
 pub use self::{
-    maps::{Maps, address},
+    address::address,
+    node::{Node, Sent},
     scene::{Net, POD, Scene, family_of, peer, tcp, udp},
 };
 
+mod address;
 mod carry;
 mod devices;
-mod maps;
+mod node;
 mod scene;
 
 /// A program of the object.
@@ -81,7 +89,6 @@ pub struct Rig {
     pub hz: u32,
     events: RingBuf<MapData>,
     carry: Carry,
-    devices: u32,
     object: Ebpf,
 }
 
@@ -92,7 +99,7 @@ impl std::fmt::Debug for Rig {
 }
 
 impl Rig {
-    /// Loads the object, in a new network namespace of this thread.
+    /// Loads the object, in the network namespace that all rigs of this thread share and nobody else.
     ///
     /// # Panics
     /// Where the kernel refuses anything.
@@ -128,13 +135,13 @@ impl Rig {
             program.fd().expect("loaded above")
         });
         let carry = Carry::new(&programs);
-        let (maps, events) = Maps::take(&mut object);
+        let mut maps = Maps::take(&mut object).expect("the maps");
+        let events = maps.events.take().expect("the event ring");
         let mut rig = Self {
             maps,
             hz: 0,
             events,
             carry,
-            devices: 0,
             object,
         };
         rig.hz = rig.measure_hz();
@@ -145,9 +152,8 @@ impl Rig {
     ///
     /// # Panics
     /// Where the kernel refuses.
-    pub fn add_device(&mut self) -> u32 {
-        self.devices += 1;
-        devices::add(&format!("dev{}", self.devices))
+    pub fn add_device(&self) -> u32 {
+        devices::add()
     }
 
     /// Runs a program on a frame.
@@ -280,5 +286,36 @@ impl Rig {
             }
         }
         counted
+    }
+}
+
+/// What the agent writes goes to the maps.
+impl Store for Rig {
+    fn perform(&mut self, op: &Op) -> Result<(), StoreError> {
+        self.maps.perform(op)
+    }
+
+    fn dump(&self) -> Result<Dump, StoreError> {
+        self.maps.dump()
+    }
+
+    fn sweep(&mut self, slots: &HashSet<u16>) -> Result<(), StoreError> {
+        Store::sweep(&mut self.maps, slots)
+    }
+
+    fn capacity(&self) -> Capacity {
+        *self.maps.capacity()
+    }
+}
+
+impl AsRef<Self> for Rig {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsMut<Self> for Rig {
+    fn as_mut(&mut self) -> &mut Self {
+        self
     }
 }

@@ -119,7 +119,7 @@ impl Scene {
     /// Where the kernel refuses anything.
     #[must_use]
     pub fn new() -> Self {
-        let mut rig = Rig::new();
+        let rig = Rig::new();
         let [pod, neighbour, uplink, above] = [0; 4].map(|_| rig.add_device());
         let mut scene = Self {
             rig,
