@@ -326,19 +326,27 @@ impl Compiler {
 
     /// Puts the addresses whose owner or whose surroundings changed into their units.
     fn place_addresses(&mut self, dirty: &Dirty, moved: &Moved) {
+        let Self {
+            units,
+            blocks,
+            output,
+            ..
+        } = self;
         for net in &moved.nodes {
-            self.units.touch_node(*net);
+            units.touch_node(*net);
         }
-        let mut addresses = dirty.addresses.clone();
+        // Short prefixes first: what a node takes in may be for a longer one.
         for net in &moved.around {
-            addresses.extend(self.units.inside(net));
+            if blocks.get(net).is_some() {
+                units.enter(output, *net);
+            } else {
+                units.leave(output, *net, blocks.longest(net));
+            }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
-        for address in addresses {
+        for &address in &dirty.addresses {
             let owner = self.index.owner(address);
-            let to = owner.map(|pod| (pod.group.id, self.blocks.around(address)));
-            self.units.place(&mut self.output, address, to);
+            let to = owner.map(|pod| (pod.group.id, blocks.around(address)));
+            units.place(output, address, to);
         }
     }
 
@@ -351,7 +359,7 @@ impl Compiler {
         let settled = self.classes.settle(&mut self.units, judged);
 
         let mut nodes = nodes.clone();
-        let mut relisted = BTreeSet::new();
+        let mut relisted = self.units.take_shifted();
         for id in settled.moved {
             let unit = self.units.get(id);
             if unit.group.is_none() {

@@ -67,7 +67,7 @@ impl Blocks {
 
     /// The longest node that contains a prefix, itself included. It is the last node in order up to the
     /// prefix, or one around that.
-    fn longest(&self, net: &IpNet) -> IpNet {
+    pub(super) fn longest(&self, net: &IpNet) -> IpNet {
         let mut candidate = self.0.range(..=*net).next_back();
         while let Some((found, node)) = candidate {
             if found.contains(net) {

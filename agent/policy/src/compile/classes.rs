@@ -33,7 +33,7 @@ pub(super) struct Remeant {
 /// What [`Classes::settle`] did.
 #[derive(Default)]
 pub(super) struct Settled {
-    /// The units whose class has another number.
+    /// The units whose members bear another number.
     pub(super) moved: BTreeSet<UnitId>,
     /// The classes whose meaning changed.
     pub(super) remeant: Vec<Remeant>,
@@ -56,7 +56,7 @@ struct Class {
     units: Vec<UnitId>,
 }
 
-/// Units on their way to the class of one meaning, each with the class it was of.
+/// Units on their way to the class of one meaning, each with the class whose number it bore.
 type Movers = BTreeMap<Arc<Meaning>, Vec<(UnitId, Option<ClassId>)>>;
 
 impl Classes {
@@ -107,7 +107,7 @@ impl Classes {
         let mut concerned = BTreeSet::new();
         let mut movers = Movers::new();
         for (id, meaning) in judged {
-            let class = units.get(id).class();
+            let (class, bears) = (units.get(id).class(), units.get(id).bears());
             let Some(meaning) = meaning else {
                 concerned.extend(class);
                 self.detach(units, id);
@@ -115,11 +115,11 @@ impl Classes {
                 continue;
             };
             if class.and_then(|class| self.meaning(class)) != Some(&meaning) {
-                concerned.extend(class);
+                concerned.extend(bears);
                 movers
                     .entry(Arc::new(meaning))
                     .or_default()
-                    .push((id, class));
+                    .push((id, bears));
             }
         }
         concerned.extend(
@@ -232,7 +232,7 @@ impl Classes {
             };
             let fits = class.meaning == meaning;
             for (id, was) in members {
-                units.get_mut(id).class = Some((number, class.units.len()));
+                units.set_class(id, Some((number, class.units.len())));
                 class.units.push(id);
                 if !fits {
                     self.homeless.insert(id);
@@ -255,13 +255,14 @@ impl Classes {
 
     fn detach(&mut self, units: &mut Units, id: UnitId) {
         self.homeless.remove(&id);
-        let Some((number, place)) = units.get_mut(id).class.take() else {
+        let Some((number, place)) = units.get(id).place() else {
             return;
         };
+        units.set_class(id, None);
         if let Some(class) = self.classes.get_mut(&number) {
             class.units.swap_remove(place);
             if let Some(&moved) = class.units.get(place) {
-                units.get_mut(moved).class = Some((number, place));
+                units.set_class(moved, Some((number, place)));
             }
         }
     }

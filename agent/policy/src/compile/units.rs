@@ -26,7 +26,9 @@ pub(super) struct Unit {
     /// The addresses that pods own.
     members: Vec<IpAddr>,
     /// The class, once it has one, and the place among that class's units.
-    pub(super) class: Option<(ClassId, usize)>,
+    class: Option<(ClassId, usize)>,
+    /// Until then, the class that its members come from.
+    heritage: Option<ClassId>,
     /// The class under which the members have entries; `None` where the node's class is theirs anyway.
     listed: Option<ClassId>,
 }
@@ -40,8 +42,18 @@ impl Unit {
         }
     }
 
+    /// Its place among the units of its class.
+    pub(super) fn place(&self) -> Option<(ClassId, usize)> {
+        self.class
+    }
+
     pub(super) fn class(&self) -> Option<ClassId> {
         self.class.map(|(class, _)| class)
+    }
+
+    /// The class whose number the members bear.
+    pub(super) fn bears(&self) -> Option<ClassId> {
+        self.class().or(self.heritage)
     }
 
     /// One of the addresses that pods own.
@@ -60,6 +72,8 @@ pub(super) struct Units {
     places: BTreeMap<IpAddr, (UnitId, usize)>,
     /// Units that may mean something else than before.
     dirty: BTreeSet<UnitId>,
+    /// Units that are in another node than before.
+    shifted: BTreeSet<UnitId>,
 }
 
 impl Units {
@@ -67,8 +81,11 @@ impl Units {
         &self.units[id]
     }
 
-    pub(super) fn get_mut(&mut self, id: UnitId) -> &mut Unit {
-        &mut self.units[id]
+    /// Tells the unit its class, and its place in it.
+    pub(super) fn set_class(&mut self, id: UnitId, class: Option<(ClassId, usize)>) {
+        let unit = &mut self.units[id];
+        unit.class = class;
+        unit.heritage = None;
     }
 
     /// Whether nobody is in it.
@@ -101,6 +118,11 @@ impl Units {
             .extend(self.groups.get(&group).into_iter().flatten());
     }
 
+    /// Units that are in another node than before, since the last call.
+    pub(super) fn take_shifted(&mut self) -> BTreeSet<UnitId> {
+        std::mem::take(&mut self.shifted)
+    }
+
     /// The node came, went, or is matched by other lists.
     pub(super) fn touch_node(&mut self, net: IpNet) {
         self.unit(None, net);
@@ -108,10 +130,51 @@ impl Units {
         self.dirty.extend(units);
     }
 
-    /// The addresses in a prefix that pods own.
-    pub(super) fn inside(&self, net: &IpNet) -> impl Iterator<Item = IpAddr> {
-        let range = net.network()..=last(net).network();
-        self.places.range(range).map(|(&address, _)| address)
+    /// The node came: what shorter nodes have of it is in it.
+    pub(super) fn enter(&mut self, output: &mut Output, net: IpNet) {
+        let mut inside: BTreeMap<UnitId, Vec<IpAddr>> = BTreeMap::new();
+        let range = net.network()..=last(&net).network();
+        for (&address, &(id, _)) in self.places.range(range) {
+            if self.units[id].node.prefix_len() < net.prefix_len() {
+                inside.entry(id).or_default().push(address);
+            }
+        }
+        for (id, addresses) in inside {
+            self.shift(output, id, addresses, net);
+        }
+    }
+
+    /// The node went: what was in it is in the next longer one.
+    pub(super) fn leave(&mut self, output: &mut Output, net: IpNet, around: IpNet) {
+        let units: Vec<UnitId> = self.of_node(&net).collect();
+        for id in units {
+            let addresses = self.units[id].members.clone();
+            self.shift(output, id, addresses, around);
+        }
+    }
+
+    /// Moves some addresses of a unit into another node; all of them by moving the unit.
+    fn shift(&mut self, output: &mut Output, id: UnitId, addresses: Vec<IpAddr>, to: IpNet) {
+        let unit = &self.units[id];
+        let (Some(group), from) = (unit.group, unit.node) else {
+            return;
+        };
+        let merges = self
+            .nodes
+            .get(&to)
+            .is_some_and(|units| units.contains_key(&unit.group));
+        if addresses.len() < unit.members.len() || merges {
+            for address in addresses {
+                self.place(output, address, Some((group, to)));
+            }
+            return;
+        }
+        self.unregister(from, Some(group));
+        self.nodes.entry(to).or_default().insert(Some(group), id);
+        self.unit(None, to);
+        self.units[id].node = to;
+        self.dirty.insert(id);
+        self.shifted.insert(id);
     }
 
     /// Puts an address where it belongs: to the pods of a group, in a node, or to nobody.
@@ -121,32 +184,47 @@ impl Units {
         address: IpAddr,
         to: Option<(GroupId, IpNet)>,
     ) {
-        let to = to.map(|(group, net)| self.unit(Some(group), net));
         let from = self.places.get(&address).copied();
+        let to = to.map(|(group, net)| self.unit(Some(group), net));
         if from.map(|(unit, _)| unit) == to {
             return;
         }
-        if let Some((unit, place)) = from {
-            self.dirty.insert(unit);
-            let unit = &mut self.units[unit];
+        let mut was_listed = None;
+        if let Some((id, place)) = from {
+            self.dirty.insert(id);
+            let unit = &mut self.units[id];
+            was_listed = unit.listed;
+            let bears = unit.bears();
             unit.members.swap_remove(place);
             if let Some(moved) = unit.members.get(place)
                 && let Some((_, at)) = self.places.get_mut(moved)
             {
                 *at = place;
             }
-            if unit.listed.is_some() {
-                output.set_address(address, None);
+            if let Some(to) = to
+                && let unit = &mut self.units[to]
+                && unit.bears().is_none()
+                && unit.members.is_empty()
+            {
+                unit.heritage = bears;
+                unit.listed = was_listed;
+                self.shifted.insert(to);
             }
-            self.places.remove(&address);
         }
-        if let Some(id) = to {
-            let unit = &mut self.units[id];
-            self.places.insert(address, (id, unit.members.len()));
-            unit.members.push(address);
-            if unit.listed.is_some() {
-                output.set_address(address, unit.listed);
+        let mut listed = None;
+        match to {
+            Some(id) => {
+                let unit = &mut self.units[id];
+                listed = unit.listed;
+                self.places.insert(address, (id, unit.members.len()));
+                unit.members.push(address);
             }
+            None => {
+                self.places.remove(&address);
+            }
+        }
+        if listed != was_listed {
+            output.set_address(address, listed);
         }
     }
 
@@ -169,13 +247,9 @@ impl Units {
     /// Forgets a unit that is of no class any more.
     pub(super) fn remove(&mut self, id: UnitId) {
         let unit = &self.units[id];
-        if let Some(units) = self.nodes.get_mut(&unit.node) {
-            units.remove(&unit.group);
-            if units.is_empty() {
-                self.nodes.remove(&unit.node);
-            }
-        }
-        if let Some(group) = unit.group
+        let (node, group) = (unit.node, unit.group);
+        self.unregister(node, group);
+        if let Some(group) = group
             && let Some(units) = self.groups.get_mut(&group)
         {
             units.remove(&id);
@@ -183,7 +257,17 @@ impl Units {
                 self.groups.remove(&group);
             }
         }
+        self.shifted.remove(&id);
         self.free.push(id);
+    }
+
+    fn unregister(&mut self, node: IpNet, group: Option<GroupId>) {
+        if let Some(units) = self.nodes.get_mut(&node) {
+            units.remove(&group);
+            if units.is_empty() {
+                self.nodes.remove(&node);
+            }
+        }
     }
 
     /// The unit of these, made if need be.
@@ -196,6 +280,7 @@ impl Units {
             node,
             members: Vec::new(),
             class: None,
+            heritage: None,
             listed: None,
         };
         let id = match self.free.pop() {

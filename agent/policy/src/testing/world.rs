@@ -126,7 +126,8 @@ impl World {
 
     /// A few things happen.
     pub fn step(&mut self, rng: &mut Rng) -> Vec<Event> {
-        (0..1 + rng.below(4)).map(|_| self.event(rng)).collect()
+        let most = if rng.percent(25) { 16 } else { 3 };
+        (0..=rng.below(most)).map(|_| self.event(rng)).collect()
     }
 
     fn event(&mut self, rng: &mut Rng) -> Event {
@@ -310,7 +311,7 @@ impl World {
         if rng.percent(50) {
             addresses.push(address(rng.pick(&V6)));
         }
-        let mut ports: Vec<_> = (0..rng.below(4))
+        let mut ports: Vec<_> = (0..rng.below(4).saturating_sub(1))
             .map(|_| NamedPort {
                 name: (rng.pick(&PORT_NAMES)).into(),
                 protocol: protocol(rng),
@@ -381,6 +382,10 @@ fn protocol(rng: &mut Rng) -> Protocol {
 }
 
 fn labels(rng: &mut Rng) -> Labels {
+    // Often the same, so that pods share groups.
+    if rng.percent(40) {
+        return [("app".into(), "1".into())].into();
+    }
     let keys = rng.some(&KEYS, 60).into_iter();
     keys.map(|key| (key.into(), (rng.pick(&VALUES)).into()))
         .collect()
