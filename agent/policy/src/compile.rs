@@ -96,6 +96,7 @@ pub struct Compiler {
 struct Dirty {
     namespaces: BTreeSet<Arc<str>>,
     policies: BTreeSet<Name>,
+    /// Pods that are or were of this node.
     pods: BTreeSet<Name>,
     groups: HashMap<GroupId, Arc<Group>>,
     addresses: Vec<IpAddr>,
@@ -103,7 +104,7 @@ struct Dirty {
 }
 
 impl Dirty {
-    fn note(&mut self, delta: Delta) {
+    fn note(&mut self, node: &str, delta: Delta) {
         match delta {
             Delta::Namespace(name) => {
                 self.namespaces.insert(name);
@@ -118,7 +119,9 @@ impl Dirty {
                     self.groups
                         .entry(pod.group.id)
                         .or_insert_with(|| pod.group.clone());
-                    self.pods.insert(pod.name.clone());
+                    if pod.node.as_deref() == Some(node) {
+                        self.pods.insert(pod.name.clone());
+                    }
                 }
             }
         }
@@ -151,21 +154,21 @@ impl Compiler {
     /// Adds the object or replaces the one of its name.
     pub fn apply(&mut self, object: Object) {
         if let Some(delta) = self.index.apply(object) {
-            self.dirty.note(delta);
+            self.dirty.note(&self.node, delta);
         }
     }
 
     /// Removes the object.
     pub fn delete(&mut self, key: &Key) {
         if let Some(delta) = self.index.delete(key) {
-            self.dirty.note(delta);
+            self.dirty.note(&self.node, delta);
         }
     }
 
     /// Makes these all objects of their kind.
     pub fn reset(&mut self, objects: Objects) {
         for delta in self.index.reset(objects) {
-            self.dirty.note(delta);
+            self.dirty.note(&self.node, delta);
         }
     }
 
@@ -202,7 +205,7 @@ impl Compiler {
         };
         self.tables
             .fill(&mut self.output, &self.classes, &stale, &remeant);
-        if selection_moved || !dirty.pods.is_empty() {
+        if selection_moved || !dirty.addresses.is_empty() || !dirty.pods.is_empty() {
             self.list_pods(&dirty.pods);
         }
         for (old, new) in dirty.services {

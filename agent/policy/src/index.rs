@@ -4,6 +4,8 @@
 //! Nothing is judged here: what objects mean is for `compile` and `evaluate`.
 
 use std::{
+    borrow::Borrow,
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -77,6 +79,36 @@ impl Pod {
     }
 }
 
+/// A pod, found by its name.
+#[derive(Debug)]
+struct ByName(Arc<Pod>);
+
+impl Borrow<Name> for ByName {
+    fn borrow(&self) -> &Name {
+        &self.0.name
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
 /// What one verb changed.
 #[derive(Clone, Debug)]
 pub enum Delta {
@@ -104,7 +136,7 @@ pub enum Delta {
 #[derive(Debug, Default)]
 pub struct Index {
     namespaces: BTreeMap<Arc<str>, Labels>,
-    pods: BTreeMap<Name, Arc<Pod>>,
+    pods: BTreeSet<ByName>,
     policies: BTreeMap<Name, Arc<Policy>>,
     services: BTreeMap<Name, Service>,
     groups: Groups,
@@ -130,7 +162,7 @@ impl Index {
                 .namespaces
                 .remove(name)
                 .map(|_| Delta::Namespace(name.clone())),
-            Key::Pod(name) => self.pods.remove(name).map(|old| {
+            Key::Pod(name) => self.pods.take(name).map(|ByName(old)| {
                 self.forget(&old);
                 Delta::Pod {
                     old: Some(old),
@@ -161,7 +193,7 @@ impl Index {
             ),
             Objects::Pods(objects) => (
                 objects.into_iter().map(Object::Pod).collect(),
-                self.pods.keys().cloned().map(Key::Pod).collect(),
+                self.pods().map(|pod| Key::Pod(pod.name.clone())).collect(),
             ),
             Objects::Policies(objects) => (
                 objects.into_iter().map(Object::Policy).collect(),
@@ -193,12 +225,12 @@ impl Index {
     /// The pod of that name.
     #[must_use]
     pub fn pod(&self, name: &Name) -> Option<&Arc<Pod>> {
-        self.pods.get(name)
+        self.pods.get(name).map(|ByName(pod)| pod)
     }
 
     /// All pods, by name.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        self.pods.values()
+        self.pods.iter().map(|ByName(pod)| pod)
     }
 
     /// The policy of that name.
@@ -275,7 +307,8 @@ impl Index {
             terminating: pod.terminating,
             created: pod.created,
         });
-        let old = self.pods.insert(new.name.clone(), new.clone());
+        let old = self.pods.replace(ByName(new.clone()));
+        let old = old.map(|ByName(old)| old);
         if let Some(old) = &old {
             self.forget(old);
         }

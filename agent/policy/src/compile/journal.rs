@@ -17,6 +17,11 @@ impl<K: Ord, V: PartialEq> Journal<K, V> {
         self.0.entry(key).or_insert_with(before);
     }
 
+    /// Whether the key is noted and had no value.
+    pub(super) fn is_new(&self, key: &K) -> bool {
+        matches!(self.0.get(key), Some(None))
+    }
+
     /// The keys whose value is other than it was, in order.
     pub(super) fn take<'a>(&mut self, present: impl Fn(&K) -> Option<&'a V>) -> Vec<K>
     where

@@ -70,11 +70,17 @@ impl Output {
             Some(cell) => table.cells.insert(class, cell),
             None => table.cells.remove(&class),
         };
-        self.cells.note((id, class), || before);
+        // Of a table that is new, all cells are.
+        if !self.defaults.is_new(&id) {
+            self.cells.note((id, class), || before);
+        }
     }
 
     pub(super) fn remove_table(&mut self, id: TableId) {
         if let Some(table) = self.compiled.tables.remove(&id) {
+            if self.defaults.is_new(&id) {
+                return;
+            }
             self.defaults.note(id, || Some(table.default));
             for (class, cell) in table.cells {
                 self.cells.note((id, class), || Some(cell));
@@ -118,6 +124,13 @@ impl Output {
             change.classes.extend(class);
         };
         let table = |id: &TableId| compiled.tables.get(id);
+        for (&id, table) in &compiled.tables {
+            if self.defaults.is_new(&id) {
+                for &class in table.cells.keys() {
+                    change_of(id, true, Some(class));
+                }
+            }
+        }
         for id in self
             .defaults
             .take(|id| table(id).map(|table| &table.default))

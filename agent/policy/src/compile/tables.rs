@@ -4,7 +4,7 @@
 //! name ports, by what those names mean on its pods. Pods of one identity share it, and an edit of the
 //! policies changes its cells in place.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     classes::{Classes, Remeant, difference},
@@ -162,6 +162,7 @@ impl Tables {
         stale: &BTreeSet<TableId>,
         remeant: &[Remeant],
     ) {
+        let mut known = HashSet::new();
         for &id in stale {
             let Some(Entry { program, .. }) = self.tables.get(&id) else {
                 continue;
@@ -171,7 +172,7 @@ impl Tables {
                 concerned.extend(table.cells.keys());
             }
             for class in concerned {
-                self.fill_cell(output, classes, id, class);
+                self.fill_cell(output, classes, &mut known, id, class);
             }
         }
         for Remeant { class, was, is } in remeant {
@@ -186,17 +187,33 @@ impl Tables {
                 concerned.extend(names.filter_map(|name| self.named.get(name)).flatten());
             }
             for id in concerned.difference(stale) {
-                self.fill_cell(output, classes, *id, *class);
+                self.fill_cell(output, classes, &mut known, *id, *class);
             }
         }
     }
 
-    fn fill_cell(&self, output: &mut Output, classes: &Classes, id: TableId, class: ClassId) {
+    /// Works out one cell. Equal cells are copies of one of those known, for they are many.
+    fn fill_cell(
+        &self,
+        output: &mut Output,
+        classes: &Classes,
+        known: &mut HashSet<Cell>,
+        id: TableId,
+        class: ClassId,
+    ) {
         let Some(Entry { program, .. }) = self.tables.get(&id) else {
             return;
         };
         let cell = classes.meaning(class).map(|meaning| program.cell(meaning));
-        output.set_cell(id, class, cell.filter(|cell| *cell != program.default));
+        let cell = cell.filter(|cell| *cell != program.default);
+        let cell = cell.map(|cell| match known.get(&cell) {
+            Some(known) => known.clone(),
+            None => {
+                known.insert(cell.clone());
+                cell
+            }
+        });
+        output.set_cell(id, class, cell);
     }
 
     /// Finds the table by the lists and names of this program.

@@ -1,22 +1,26 @@
 //! Sets of ports.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A set of ports of one protocol: sorted, disjoint, not adjacent inclusive ranges. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortSet(Arc<[(u16, u16)]>);
+pub struct PortSet(Arc<Vec<(u16, u16)>>);
+
+// Most sets of a cluster are one of these two, so there is one copy of each.
+static NONE: LazyLock<PortSet> = LazyLock::new(|| PortSet(Arc::default()));
+static ALL: LazyLock<PortSet> = LazyLock::new(|| PortSet(Arc::new(vec![(0, u16::MAX)])));
 
 impl PortSet {
     /// No port.
     #[must_use]
     pub fn none() -> Self {
-        Self(Arc::new([]))
+        NONE.clone()
     }
 
     /// Every port, 0 included.
     #[must_use]
     pub fn all() -> Self {
-        Self(Arc::new([(0, u16::MAX)]))
+        ALL.clone()
     }
 
     /// The union of inclusive ranges, in any order; a range whose end is before its start is empty.
@@ -34,7 +38,7 @@ impl PortSet {
                 _ => merged.push((first, last)),
             }
         }
-        Self(merged.into())
+        Self::from_merged(merged)
     }
 
     /// The ranges.
@@ -90,7 +94,18 @@ impl PortSet {
                 b.next();
             }
         }
-        Self(common.into())
+        Self::from_merged(common)
+    }
+
+    fn from_merged(mut ranges: Vec<(u16, u16)>) -> Self {
+        match ranges[..] {
+            [] => Self::none(),
+            [(0, u16::MAX)] => Self::all(),
+            _ => {
+                ranges.shrink_to_fit();
+                Self(Arc::new(ranges))
+            }
+        }
     }
 }
 

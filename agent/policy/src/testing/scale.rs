@@ -47,20 +47,22 @@ impl Scale {
         cidrs: 2_000,
     };
 
-    /// All objects.
+    /// All objects, one namespace after the other.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        (0..self.namespaces).flat_map(move |at| {
+            let pods = 0..self.pods / self.namespaces;
+            let policies = 0..self.policies / self.namespaces;
+            [self.namespace(at, "blue")]
+                .into_iter()
+                .chain(pods.map(move |pod| Object::Pod(self.pod(at, pod, 0))))
+                .chain(policies.map(move |policy| Object::Policy(self.policy(at, policy))))
+        })
+    }
+
+    /// The policy of [`Scale::edited_policy`], as it was.
     #[must_use]
-    pub fn objects(&self) -> Vec<Object> {
-        let mut objects = Vec::with_capacity(self.pods + self.policies + self.namespaces);
-        for at in 0..self.namespaces {
-            objects.push(self.namespace(at, "blue"));
-            for pod in 0..self.pods / self.namespaces {
-                objects.push(Object::Pod(self.pod(at, pod, 0)));
-            }
-            for policy in 0..self.policies / self.namespaces {
-                objects.push(Object::Policy(self.policy(at, policy)));
-            }
-        }
-        objects
+    pub fn policy_before(&self) -> Object {
+        Object::Policy(self.policy(0, 0))
     }
 
     /// A relevant policy with one more port and one more peer.
@@ -77,6 +79,12 @@ impl Scale {
     #[must_use]
     pub fn relabelled_namespace(&self) -> Object {
         self.namespace(1, "red")
+    }
+
+    /// The namespace of [`Scale::relabelled_namespace`], as it was.
+    #[must_use]
+    pub fn namespace_before(&self) -> Object {
+        self.namespace(1, "blue")
     }
 
     /// So many pods of one namespace replaced by pods of a new template, under other names and addresses.
