@@ -14,3 +14,6 @@ pub mod model;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+
+#[cfg(test)]
+mod tests;
