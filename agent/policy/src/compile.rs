@@ -21,6 +21,7 @@ use self::{
     admission::Admission,
     blocks::{Blocks, Moved},
     classes::{Classes, Meaning},
+    dirty::Dirty,
     groups::Groups,
     lists::{ListId, Lists},
     output::Output,
@@ -29,7 +30,7 @@ use self::{
     units::{UnitId, Units},
 };
 use crate::{
-    index::{Delta, Group, GroupId, Index, Pod},
+    index::{Group, Index, Pod},
     model::{Key, Name, Object, Objects},
     table::{Change, Compiled, Direction, LocalPod},
 };
@@ -37,6 +38,7 @@ use crate::{
 mod admission;
 mod blocks;
 mod classes;
+mod dirty;
 mod follow;
 mod groups;
 mod issues;
@@ -89,43 +91,6 @@ pub struct Compiler {
     tables: Tables,
     services: HashMap<IpAddr, usize>,
     output: Output,
-}
-
-/// What changed in the index since it was last compiled.
-#[derive(Default)]
-struct Dirty {
-    namespaces: BTreeSet<Arc<str>>,
-    policies: BTreeSet<Name>,
-    /// Pods that are or were of this node.
-    pods: BTreeSet<Name>,
-    groups: HashMap<GroupId, Arc<Group>>,
-    addresses: Vec<IpAddr>,
-    services: Vec<(Vec<IpAddr>, Vec<IpAddr>)>,
-}
-
-impl Dirty {
-    fn note(&mut self, node: &str, delta: Delta) {
-        match delta {
-            Delta::Namespace(name) => {
-                self.namespaces.insert(name);
-            }
-            Delta::Policy(name) => {
-                self.policies.insert(name);
-            }
-            Delta::Service { old, new } => self.services.push((old, new)),
-            Delta::Pod { old, new } => {
-                for pod in [old, new].into_iter().flatten() {
-                    self.addresses.extend(&pod.addresses);
-                    self.groups
-                        .entry(pod.group.id)
-                        .or_insert_with(|| pod.group.clone());
-                    if pod.node.as_deref() == Some(node) {
-                        self.pods.insert(pod.name.clone());
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl Compiler {

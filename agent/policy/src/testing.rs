@@ -4,10 +4,18 @@
 //! Everything is a function of a seed, so that a failure is told by a number. The universes of labels,
 //! ports and addresses are small, so that things meet.
 
-pub use self::{build::*, check::*, rng::Rng, scale::Scale, world::*};
+pub use self::{
+    build::*,
+    check::*,
+    objects::{addresses, traffic},
+    rng::Rng,
+    scale::Scale,
+    world::*,
+};
 
 mod build;
 mod check;
+mod objects;
 mod rng;
 mod scale;
 mod world;
