@@ -178,7 +178,7 @@ pub fn check_bpffs(folder: &Path) -> Result<(), CapsError> {
 
 /// Lets this process hold as much memory in maps as it needs. Kernels before 5.11 count maps against
 /// `RLIMIT_MEMLOCK`; later ones against the memory cgroup, and there this does nothing. Beyond the
-/// hard limit it would take `CAP_SYS_RESOURCE`: if maps then cannot be made, their error says so.
+/// hard limit it takes `CAP_SYS_RESOURCE`; if maps then cannot be made, loading says so.
 pub fn raise_memlock() {
     let hard = getrlimit(Resource::Memlock).maximum;
     for maximum in [None, hard] {
@@ -191,6 +191,11 @@ pub fn raise_memlock() {
             Err(error) => tracing::debug!(%error, ?wanted, "cannot raise RLIMIT_MEMLOCK"),
         }
     }
+}
+
+/// How many bytes this process may lock in memory, if there is a limit.
+pub(crate) fn memlock() -> Option<u64> {
+    getrlimit(Resource::Memlock).current
 }
 
 /// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`; all of them have 32 bits).

@@ -59,6 +59,15 @@ pub enum LoadError {
     /// Maps cannot be made, or the object does not fit the kernel.
     #[error("cannot make the maps")]
     Create(#[source] EbpfError),
+    /// Maps may not take as much memory as they need.
+    #[error(
+        "cannot make the maps: RLIMIT_MEMLOCK is {limit} bytes, and kernels before 5.11 count maps against \
+         it; raise it, or add CAP_SYS_RESOURCE"
+    )]
+    Memlock {
+        /// The limit, bytes.
+        limit: u64,
+    },
     /// A map is not what its users expect.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -261,7 +270,7 @@ pub fn load_set(
             .map_pin_path(name, path)
             .map_max_entries(name, declared.entries);
     }
-    let mut object = loader.load(object).map_err(LoadError::Create)?;
+    let mut object = loader.load(object).map_err(create_error)?;
     let programs = Programs {
         from_pod: load_program(&mut object, Program::FromPod.name())?,
         to_pod: load_program(&mut object, Program::ToPod.name())?,
@@ -274,6 +283,18 @@ pub fn load_set(
         set,
         fresh,
     })
+}
+
+fn create_error(error: EbpfError) -> LoadError {
+    // Capabilities apart, what the kernel does not permit is the memory.
+    if let EbpfError::MapError(MapError::CreateError { io_error, .. }) = &error
+        && io_error.kind() == io::ErrorKind::PermissionDenied
+        && let Some(limit) = caps::memlock()
+        && caps::check_capabilities().is_ok()
+    {
+        return LoadError::Memlock { limit };
+    }
+    LoadError::Create(error)
 }
 
 fn load_program(object: &mut Ebpf, name: &'static str) -> Result<LoadedProgram, LoadError> {

@@ -5,11 +5,12 @@ use std::{
     process::Command,
 };
 
+use aya::util::KernelVersion;
 use palisade_common::LAYOUT_VERSION;
 use palisade_dataplane::{
     caps::{check_bpffs, check_capabilities, has_tcx},
     link::{
-        attach::{Attachments, Strategy, uninstall},
+        attach::{Attachments, uninstall},
         discover::{Discovery, Missing},
         program::Role,
     },
@@ -17,7 +18,7 @@ use palisade_dataplane::{
     netlink::Monitor,
 };
 
-use crate::node::{BPFFS, NETNS, bridge_pod, ip, on_node, pins, ptp_pod};
+use crate::node::{BPFFS, NETNS, bridge_pod, ip, on_node, pins, ptp_pod, strategies};
 
 /// Set in the child, which has the capabilities and nothing else to do.
 const CHILD: &str = "PALISADE_TEST_CHILD";
@@ -29,8 +30,13 @@ const CAP_BPF: libc::c_ulong = 39;
 /// The sets have 64 bits.
 const CAP_LAST: libc::c_ulong = 63;
 
-/// Runs one test of this binary again, in the present namespaces, with some capabilities only.
-fn rerun(test: &str, capabilities: &'static [libc::c_ulong]) -> (bool, String) {
+/// Runs one test of this binary again, in the present namespaces, with some capabilities only and perhaps a
+/// limit on locked memory, bytes.
+fn rerun(
+    test: &str,
+    capabilities: &'static [libc::c_ulong],
+    memlock: Option<libc::rlim_t>,
+) -> (bool, String) {
     let mut child = Command::new(env::current_exe().unwrap());
     child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     let restrict = move || {
@@ -40,6 +46,16 @@ fn rerun(test: &str, capabilities: &'static [libc::c_ulong]) -> (bool, String) {
                 // capability this fails, which is as good.
                 // SAFETY: the call takes numbers.
                 unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+            }
+        }
+        if let Some(bytes) = memlock {
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
+            // SAFETY: `limit` is valid for reads.
+            if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
+                return Err(io::Error::last_os_error());
             }
         }
         // SAFETY: as above.
@@ -61,12 +77,11 @@ fn three_capabilities_are_enough_for_everything() {
         return everything();
     }
     on_node(|| {
-        ip("link add cni0 type bridge\nlink set cni0 up");
-        ptp_pod("a", "10.1.0.2", "fd00::2");
-        bridge_pod("b", "cni0", "10.2.0.2", "fd02::2");
+        make_pods();
         let (passed, output) = rerun(
             "least_privilege::three_capabilities_are_enough_for_everything",
             &[CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF],
+            None,
         );
         assert!(passed && output.contains(DONE), "{output}");
     });
@@ -81,12 +96,43 @@ fn a_missing_capability_is_named() {
         let (passed, output) = rerun(
             "least_privilege::a_missing_capability_is_named",
             &[CAP_NET_ADMIN, CAP_BPF],
+            None,
         );
         assert!(
             !passed && output.contains("missing capabilities: CAP_PERFMON"),
             "{output}"
         );
     });
+}
+
+#[test]
+fn a_limit_on_locked_memory_is_named() {
+    if env::var_os(CHILD).is_some() {
+        return everything();
+    }
+    on_node(|| {
+        if KernelVersion::current().unwrap() >= KernelVersion::new(5, 11, 0) {
+            println!("SKIP: this kernel does not count maps as locked memory");
+            return;
+        }
+        make_pods();
+        let (passed, output) = rerun(
+            "least_privilege::a_limit_on_locked_memory_is_named",
+            &[CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF],
+            Some(64 * 1024),
+        );
+        assert!(
+            !passed && output.contains("Memlock { limit: 65536 }"),
+            "{output}"
+        );
+    });
+}
+
+/// The pods that the child is to find. To make namespaces it has not the capability.
+fn make_pods() {
+    ip("link add cni0 type bridge\nlink set cni0 up");
+    ptp_pod("a", "10.1.0.2", "fd00::2");
+    bridge_pod("b", "cni0", "10.2.0.2", "fd02::2");
 }
 
 /// All that an agent does with the kernel.
@@ -127,7 +173,7 @@ fn everything() {
         .map(|pod| (pod.ifindex, Role::Pod))
         .chain(scan.exits.iter().map(|exit| (exit.ifindex, Role::Exit)))
         .collect();
-    for strategy in [Strategy::Clsact, Strategy::Tcx] {
+    for strategy in strategies() {
         let mut attachments = Attachments::new(pins.clone(), strategy).unwrap();
         for _ in 0..2 {
             let report = attachments.reconcile(&loaded.programs, &roles).unwrap();

@@ -5,15 +5,12 @@ use std::{fs, path::Path, sync::Arc};
 use aya::maps::MapInfo;
 use palisade_common::LAYOUT_VERSION;
 use palisade_dataplane::{
-    link::{
-        attach::{Attachments, Strategy},
-        program::Role,
-    },
+    link::{attach::Attachments, program::Role},
     load::{Entries, LoadError, Loaded, OBJECT, calibrate, load, load_set},
     pins::{MapSet, Pins},
 };
 
-use crate::node::{BPFFS, index, on_node, pins, ptp_pod};
+use crate::node::{BPFFS, index, on_node, pins, ptp_pod, strategies};
 
 /// Small, so that tests which run side by side fit into memory.
 fn small() -> Entries {
@@ -209,7 +206,7 @@ fn the_programs_are_attached_as_loaded() {
         let loaded = loaded(&pins, &small());
         ptp_pod("a", "10.1.0.2", "fd00::2");
         let wanted = [(index("veth-a"), Role::Pod)].into_iter().collect();
-        for strategy in [Strategy::Tcx, Strategy::Clsact] {
+        for strategy in strategies() {
             let mut attachments = Attachments::new(Arc::clone(&pins), strategy).unwrap();
             let report = attachments.reconcile(&loaded.programs, &wanted).unwrap();
             assert!(report.failed.is_empty(), "{:?}", report.failed);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io, iter,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -16,7 +16,12 @@ use std::{
 };
 
 use palisade_dataplane::{
-    link::program::{LoadedProgram, Programs},
+    caps::{has_tcx, raise_memlock},
+    link::{
+        attach::Strategy,
+        discover::Scan,
+        program::{LoadedProgram, Programs},
+    },
     pins::Pins,
 };
 
@@ -27,6 +32,7 @@ pub(crate) fn on_node(test: impl FnOnce() + Send + 'static) {
         println!("SKIP: needs root");
         return;
     }
+    raise_memlock();
     let result = thread::spawn(move || {
         enter_new_node();
         test();
@@ -35,6 +41,35 @@ pub(crate) fn on_node(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// As [`on_node`], where the kernel has TCX.
+pub(crate) fn on_node_with_tcx(test: impl FnOnce() + Send + 'static) {
+    on_node(|| {
+        if has_tcx().unwrap() {
+            test();
+        } else {
+            println!("SKIP: the kernel has no TCX");
+        }
+    });
+}
+
+/// The ways of attaching that the kernel has, the best last.
+pub(crate) fn strategies() -> Vec<Strategy> {
+    let tcx = has_tcx().unwrap().then_some(Strategy::Tcx);
+    if tcx.is_none() {
+        println!("SKIP: the kernel has no TCX");
+    }
+    iter::once(Strategy::Clsact).chain(tcx).collect()
+}
+
+/// The names of the exits, but for the devices that tunnel drivers put into every namespace.
+pub(crate) fn exits(scan: &Scan) -> Vec<&str> {
+    let of_drivers = [
+        "erspan0", "gre0", "gretap0", "ip6_vti0", "ip6gre0", "ip6tnl0", "ip_vti0", "sit0", "tunl0",
+    ];
+    let names = scan.exits.iter().map(|exit| exit.name.as_str());
+    names.filter(|name| !of_drivers.contains(name)).collect()
 }
 
 /// Where the node's bpf filesystem is.
