@@ -12,7 +12,7 @@ use crate::{
 /// What the benchmark understands itself.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Passed on; --help tells
+    /// Passed on: --help tells what there is
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -41,8 +41,10 @@ enum Command {
     /// Build the static release binary into target/dist
     Dist(dist::Options),
     /// Show real policies cutting and passing real connections
+    #[command(disable_help_flag = true)]
     Demo(demo::Options),
     /// Measure what a packet and an update cost
+    #[command(disable_help_flag = true)]
     Bench(bench::Options),
 }
 
