@@ -19,7 +19,7 @@ const SOCKET: &str = "/run/palisade/palisade.sock";
 
 /// Kubernetes NetworkPolicy on any CNI, enforced in the kernel.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -108,8 +108,23 @@ impl Agent {
         manifests: &Path,
         extra: &[&str],
     ) -> Result<Self> {
+        let command = lab.node(node).endpoint.namespace.command(program);
+        Self::start_as(lab, node, command, program, manifests, extra)
+    }
+
+    /// The same, by a command that ends in the program: one that changes what it may do, for one.
+    ///
+    /// # Errors
+    /// Where it cannot start.
+    pub fn start_as(
+        lab: &Lab,
+        node: &str,
+        mut command: Command,
+        program: &Path,
+        manifests: &Path,
+        extra: &[&str],
+    ) -> Result<Self> {
         let socket = lab.path().join(format!("{node}.sock"));
-        let mut command = lab.node(node).endpoint.namespace.command(program);
         command
             .args(["agent", "--node-name", node])
             .arg("--manifests")

@@ -1,5 +1,7 @@
 //! The log: lines on standard error.
 
+use std::io::{self, IsTerminal as _};
+
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
@@ -14,9 +16,12 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .parse(filter)
         .with_context(|| format!("while reading --log {filter:?}"))?;
+    // Colours are for eyes alone, and not for all of them (no-color.org).
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && !unwanted);
     match format {
         LogFormat::Text => subscriber.with_target(false).init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),

@@ -19,7 +19,9 @@ use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{
+        DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, EncodeMetric, LabelSetEncoder, text,
+    },
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
@@ -50,7 +52,7 @@ pub struct Traffic {
 }
 
 /// Labels of a verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// `ingress` or `egress`.
     pub direction: &'static str,
@@ -58,6 +60,27 @@ pub struct Verdict {
     pub verdict: &'static str,
     /// Why it was denied.
     pub reason: Option<&'static str>,
+}
+
+impl EncodeLabelSet for Verdict {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let Self {
+            direction,
+            verdict,
+            reason,
+        } = *self;
+        let labels = [
+            ("direction", Some(direction)),
+            ("verdict", Some(verdict)),
+            ("reason", reason),
+        ];
+        for (name, value) in labels {
+            if let Some(value) = value {
+                (name, value).encode(encoder.encode_label())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads what the kernel counted; `None` before there is anything to read.
