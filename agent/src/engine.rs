@@ -35,8 +35,8 @@ pub enum Event {
     Batch(Batch),
     /// Devices, addresses or routes of the node moved.
     Links(Changes),
-    /// Packets were denied.
-    Denied(Vec<Record>),
+    /// Packets were denied. The token lives as long as they wait, so that whoever reads them sees how many do.
+    Denied(Vec<Record>, Arc<()>),
     /// Somebody asks for the whole state.
     Status(oneshot::Sender<Status>),
     /// Somebody asks who may reach whom.
@@ -197,7 +197,7 @@ impl Engine {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Links(changes) => self.due.links |= changes.any(),
-            Event::Denied(records) => {
+            Event::Denied(records, _token) => {
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);
                     self.flows

@@ -24,6 +24,7 @@ use std::{
 
 use anyhow::Context as _;
 use palisade_dataplane::{events::Events, link, netlink::Monitor, pins::Pins};
+use prometheus_client::metrics::counter::Counter;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -58,6 +59,8 @@ const BEAT: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Events that are read at once.
 const EVENTS: usize = 256;
+/// Readings that may wait for the engine; what comes then is lost, and counted.
+const READINGS: usize = 4;
 
 /// Runs the agent until it is told to end.
 ///
@@ -277,10 +280,7 @@ impl Agent {
         if let Some(events) = events {
             let (engine, lost) = (self.engine.clone(), self.measures.events_lost.clone());
             self.threads.spawn("events", move |pulse| {
-                read_events(events, &pulse, |records, unreadable| {
-                    lost.inc_by(unreadable as u64);
-                    records.is_empty() || engine.send(Event::Denied(records))
-                })
+                read_events(events, &engine, &lost, &pulse)
             })?;
         }
         self.traffic
@@ -346,15 +346,23 @@ fn watch_links(mut monitor: Monitor, engine: &engine::Sender, pulse: &Pulse) -> 
 
 fn read_events(
     mut events: Events,
+    engine: &engine::Sender,
+    lost: &Counter,
     pulse: &Pulse,
-    mut hand_over: impl FnMut(Vec<palisade_common::event::Event>, usize) -> bool,
 ) -> anyhow::Result<()> {
+    let token = Arc::new(());
     loop {
         pulse.beat();
         wait(&events)?;
         let mut records = Vec::new();
         let unreadable = events.read(&mut records, EVENTS);
-        if !hand_over(records, unreadable) {
+        lost.inc_by(unreadable as u64);
+        if records.is_empty() {
+            continue;
+        }
+        if Arc::strong_count(&token) > READINGS {
+            lost.inc_by(records.len() as u64);
+        } else if !engine.send(Event::Denied(records, token.clone())) {
             return Ok(());
         }
     }

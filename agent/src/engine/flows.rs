@@ -25,12 +25,16 @@ const REMEMBERED: usize = 4096;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Kinds of packets that are told apart.
 const KINDS: usize = 4096;
+/// Lines that are logged in one pause at most.
+const LINES: u32 = 100;
 
 /// The last denied packets, and which of them were logged.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     last: VecDeque<Flow>,
     logged: HashMap<Kind, (Instant, u64)>,
+    /// When the present pause began, and the lines since.
+    lines: Option<(Instant, u32)>,
 }
 
 /// Packets that need no line of their own.
@@ -64,9 +68,11 @@ impl Log {
             Some((at, more)) if now.duration_since(*at) < PAUSE => *more += 1,
             known => {
                 let more = known.map_or(0, |(_, more)| *more);
-                log(&flow, more);
-                if self.logged.len() < KINDS {
-                    self.logged.insert(kind, (now, 0));
+                if self.may_log(now) {
+                    log(&flow, more);
+                    if self.logged.len() < KINDS {
+                        self.logged.insert(kind, (now, 0));
+                    }
                 }
             }
         }
@@ -74,6 +80,16 @@ impl Log {
             self.last.pop_front();
         }
         self.last.push_back(flow);
+    }
+
+    /// Whether the log has room for another line at present.
+    fn may_log(&mut self, now: Instant) -> bool {
+        let (_, lines) = match &mut self.lines {
+            Some(lines) if now.duration_since(lines.0) < PAUSE => lines,
+            lines => lines.insert((now, 0)),
+        };
+        *lines += 1;
+        *lines <= LINES
     }
 
     /// The last flows, so many at most, oldest first.
@@ -304,6 +320,22 @@ mod tests {
         assert_eq!(flow.source, "fd00::b".parse().ok());
         assert_eq!(party(&flow.peer), "x/b");
         assert_eq!(flow.policies, [""; 0], "no policy drops a forged source");
+    }
+
+    #[test]
+    fn a_flood_of_unlike_packets_fills_no_log() {
+        let index = index();
+        let mut log = Log::default();
+        let now = Instant::now();
+        let room = (0..10 * LINES).filter(|_| log.may_log(now)).count();
+        assert_eq!(room, LINES as usize);
+        assert!(log.may_log(now + PAUSE));
+        for port in 0..KINDS as u16 + 100 {
+            let mut record = record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy);
+            record.destination_port = port;
+            log.note(describe(&record, &index, None));
+        }
+        assert!(log.logged.len() <= KINDS);
     }
 
     #[test]

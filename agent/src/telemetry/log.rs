@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+/// Libraries that tell more than anybody asked for.
+const TALKATIVE: &str = "aya=info,aya_obj=info,hyper=info,hyper_util=info";
+
 /// Starts logging, once per process.
 ///
 /// # Errors
@@ -14,7 +17,7 @@ use crate::config::LogFormat;
 /// The filter cannot be read.
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("{TALKATIVE},{filter}"))
         .with_context(|| format!("while reading --log {filter:?}"))?;
     // Colours are for eyes alone, and not for all of them (no-color.org).
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
