@@ -373,7 +373,6 @@ const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
 const RTA_VIA: u16 = 18;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
-const RTA_VIA: u16 = 18;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// `struct rtgenmsg`, padded.
 const GENERIC_HEADER: usize = 4;
