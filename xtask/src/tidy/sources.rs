@@ -42,6 +42,7 @@ const UNSAFE: &[&str] = &[
     "ebpf/src/sockets.rs",
     "tests/src/lab/",
     "tests/src/probe/",
+    "tests/src/rig/",
 ];
 
 pub(super) fn check(metadata: &Metadata) -> Result<Vec<String>> {
