@@ -257,8 +257,6 @@ impl<S: Store> Dataplane<S> {
             self.adopted = false;
             goal.revise = false;
             self.everything = !plan.left_out.is_empty() || !report.failures.is_empty();
-            self.local
-                .judge(&plan.left_out, self.on_overflow, mirror, report);
             let entries = !plan.left_out.addresses.is_empty() || !plan.left_out.blocks.is_empty();
             let again =
                 entries && report.failures.is_empty() && !made_room && !plan.steps.is_empty();
@@ -269,6 +267,7 @@ impl<S: Store> Dataplane<S> {
             }
             made_room = true;
         }
+        self.local.judge(mirror, report);
     }
 
     /// Frees a slot whose interfaces are detached. `false` if a wanted pod still has it, or the write failed.
@@ -328,7 +327,7 @@ impl<S: Store> Dataplane<S> {
         for op in &ops {
             perform(&mut self.store, &mut self.mirror, op)?;
         }
-        self.ledger.free(&rested, &self.mirror);
+        self.ledger.free(&rested, &mut self.mirror);
         self.ledger.retire(&mut self.mirror, now);
         self.sweep(now)?;
         Ok(ops.len())

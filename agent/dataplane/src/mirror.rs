@@ -146,6 +146,11 @@ impl Mirror {
         &self.sets
     }
 
+    /// Forgets a port set whose number is free.
+    pub(crate) fn forget_set(&mut self, set: u32) -> Option<StoredSet> {
+        self.sets.remove(&set)
+    }
+
     /// The leaves those sets refer to, by number.
     #[must_use]
     pub fn leaves(&self) -> &HashMap<u32, PortLeaf> {

@@ -84,6 +84,8 @@ pub struct LeftOut {
     pub blocks: Vec<IpNet>,
     /// Tables whose pods are denied, or keep what they have.
     pub tables: BTreeSet<TableId>,
+    /// Slots that are denied because the way to their tables does not fit.
+    pub slots: BTreeSet<u16>,
     /// Whether port sets found no room and are empty instead.
     pub port_sets: bool,
 }
@@ -137,7 +139,7 @@ pub(crate) fn plan(
         let excess = draft.excess(capacity);
         let (fewer_addresses, fewer_blocks) = (
             excess.addresses && goal.left_out.is_empty(),
-            excess.blocks && goal.blocks.len() == goal.compiled.blocks.len(),
+            excess.blocks && !goal.fewer_blocks,
         );
         let fewer_tables = (excess.cells > 0 || !draft.homeless.is_empty())
             && fit::leave_out_tables(&draft, &mut goal, excess.cells, on_overflow);
@@ -145,6 +147,7 @@ pub(crate) fn plan(
             fit::leave_out_addresses(mirror, &mut goal, capacity);
         }
         if fewer_blocks {
+            goal.fewer_blocks = true;
             fit::leave_out_blocks(mirror, &mut goal, capacity);
         }
         if fewer_tables || fewer_addresses || fewer_blocks {
@@ -158,6 +161,7 @@ pub(crate) fn plan(
                 addresses,
                 blocks,
                 tables: goal.unfit.keys().copied().collect(),
+                slots: goal.denied,
                 port_sets: !draft.emptied.is_empty(),
             },
             accounts: draft.accounts,
@@ -186,7 +190,7 @@ impl Plan {
                 fit::leave_out(mirror, goal, account, on_overflow)
             }
             Op::Peer { address, .. } => {
-                mirror.peer(address).is_none() && goal.left_out.insert(*address)
+                mirror.peer(address).is_none() && fit::leave_out_address(goal, *address)
             }
             Op::Block { net, .. } => {
                 !mirror.blocks().contains_key(net) && fit::leave_out_block(goal, *net)

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_common::value::Slot;
+use palisade_common::value::{DENY_ALL, Slot};
 use palisade_policy::{
     model::Name,
     table::{Compiled, Isolation, LocalPod},
@@ -15,10 +15,7 @@ use super::{ApplyReport, SlotWanted, SlotsWanted};
 use crate::{
     encode::{self, ledger::Ledger},
     mirror::Mirror,
-    plan::{
-        LeftOut, OnOverflow,
-        goal::{Placed, Target},
-    },
+    plan::goal::{Placed, Target},
 };
 
 /// The pods that are to have a slot, and which.
@@ -76,16 +73,8 @@ impl Local {
         }
     }
 
-    /// Reports who is denied or keeps an earlier state.
-    pub(super) fn judge(
-        &self,
-        left_out: &LeftOut,
-        on_overflow: OnOverflow,
-        mirror: &Mirror,
-        report: &mut ApplyReport,
-    ) {
-        report.denied.clear();
-        report.kept.clear();
+    /// Reports who is denied or keeps an earlier state for want of room.
+    pub(super) fn judge(&self, mirror: &Mirror, report: &mut ApplyReport) {
         for (name, slot) in &self.slots {
             let Some((placed, value)) = self.placed.get(slot).zip(mirror.slots().get(slot)) else {
                 continue;
@@ -94,13 +83,11 @@ impl Local {
                 (placed.ingress, value.ingress),
                 (placed.egress, value.egress),
             ] {
-                let Target::Table(id) = target else { continue };
-                if !left_out.tables.contains(&id) {
-                    continue;
-                }
-                if on_overflow == OnOverflow::Deny || table == palisade_common::value::DENY_ALL {
+                if target != Target::Deny && table == DENY_ALL {
                     report.denied.insert(name.clone());
-                } else {
+                } else if let Target::Table(id) = target
+                    && report.left_out.tables.contains(&id)
+                {
                     report.kept.insert(name.clone());
                 }
             }

@@ -12,9 +12,12 @@ use self::{
     world::{Rng, World},
 };
 use super::{ApplyReport, Dataplane, Settings};
-use crate::{apply::Store, maps::Capacity, mirror::Mirror, plan::OnOverflow};
+use crate::{
+    apply::Store, encode::ledger::GRACE, maps::Capacity, mirror::Mirror, plan::OnOverflow,
+};
 
 mod kernel;
+mod overflow;
 mod watch;
 mod world;
 
@@ -69,10 +72,16 @@ impl Run {
         &self.dataplane.store().kernel
     }
 
+    fn set_clock(&mut self) {
+        self.dataplane.store_mut().kernel.flight.now = self.now;
+    }
+
     /// Another world than the present one, and what is other.
     fn next(&mut self) -> (World, Change) {
         let mut world = self.world.clone();
-        for _ in 0..=self.rng.below(6) {
+        // Now and then a batch of much that was queued.
+        let most = [2, 5, 12, 40][self.rng.below(4)];
+        for _ in 0..=self.rng.below(most) {
             world.mutate(&mut self.rng);
         }
         let change = world.change_since(&self.world);
@@ -82,6 +91,7 @@ impl Run {
     fn apply(&mut self, world: World, change: &Change) -> ApplyReport {
         self.now += Duration::from_millis(100);
         self.dataplane.set_node_addresses(world.node.clone());
+        self.set_clock();
         self.dataplane.store_mut().expect(&world);
         let report = self
             .dataplane
@@ -91,8 +101,9 @@ impl Run {
         report
     }
 
-    /// The agent is gone; another takes over what is in the kernel.
+    /// The agent is gone; another takes over what is in the kernel, later than any program in flight.
     fn succeed(&mut self, settings: &Settings) {
+        self.now += GRACE;
         let kernel = self.kernel().clone();
         let checked = self.dataplane.store().checked;
         let mut watched = Watched::new(kernel);
@@ -110,6 +121,7 @@ impl Run {
             }
         }
         self.now += Duration::from_millis(self.rng.below(3000) as u64);
+        self.set_clock();
         self.dataplane.collect(self.now).expect("room is made");
     }
 

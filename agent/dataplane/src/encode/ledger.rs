@@ -194,6 +194,10 @@ impl Ledger {
             match taken {
                 Taken::Class(class) => vacated.classes.push(class),
                 Taken::Table(table) => vacated.tables.push(table),
+                // A failure came before its write.
+                Taken::Set(set, ports, leaves) if !mirror.sets().contains_key(&set) => {
+                    self.forget_set(set, &ports, &leaves);
+                }
                 Taken::Set(set, ..) | Taken::Woken(set, _) => vacated.sets.push(set),
             }
         }
@@ -238,23 +242,19 @@ impl Ledger {
 
     /// Frees what has rested and still is not referred to. The leaves of a port set go with it: they were reached
     /// only through it.
-    pub(crate) fn free(&mut self, rested: &Rested, mirror: &Mirror) {
+    pub(crate) fn free(&mut self, rested: &Rested, mirror: &mut Mirror) {
         for &class in &rested.classes {
             self.classes.give(class);
         }
         for &table in &rested.tables {
             self.tables.give(table);
         }
-        for &set in rested
-            .sets
-            .iter()
-            .filter(|&&set| mirror.counts().set(set) == 0)
-        {
-            match mirror.sets().get(&set) {
-                Some(stored) => {
-                    let (ports, leaves) = (stored.ports.clone(), stored.leaves.clone());
-                    self.forget_set(set, &ports, &leaves);
-                }
+        for &set in &rested.sets {
+            if mirror.counts().set(set) > 0 {
+                continue;
+            }
+            match mirror.forget_set(set) {
+                Some(stored) => self.forget_set(set, &stored.ports, &stored.leaves),
                 None => self.sets.give(set),
             }
         }

@@ -28,6 +28,7 @@ struct Column {
 #[derive(Debug)]
 pub(super) struct Shift {
     pub(super) table: u32,
+    role: Role,
     /// Some slot leaves the table for another than it becomes: until it has, the table must not change.
     left: bool,
     old_default: Cell,
@@ -138,6 +139,7 @@ impl Shift {
             .collect();
         Self {
             table,
+            role,
             left: tables.is_left(table, role),
             old_default,
             new_default,
@@ -199,6 +201,10 @@ impl Shift {
 
     /// Removes the cells that say what the default says.
     pub(super) fn coarsen(&self, draft: &mut Draft<'_>, classes: &Classes<'_>) {
+        // Nobody uses it any more, but programs in flight.
+        if self.role == Role::Left {
+            return;
+        }
         for column in &self.columns {
             let last = classes
                 .meaning(column.class)

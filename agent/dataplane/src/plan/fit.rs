@@ -1,6 +1,7 @@
 //! What to leave out where a state does not fit. What is left out is denied more, never less.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -12,7 +13,7 @@ use palisade_policy::table::ClassId;
 use super::{
     columns::cell_of,
     draft::{Account, Draft},
-    goal::{Goal, Target, Unfit},
+    goal::{Goal, Unfit},
     nets,
     tables::{DIRECTIONS, table_of},
 };
@@ -61,10 +62,10 @@ pub(super) fn leave_out_addresses(mirror: &Mirror, goal: &mut Goal<'_>, capacity
             *room -= 1;
         }
     }
+    close(goal, &[]);
 }
 
-/// Leaves out the blocks that find no room. The addresses of one then get the class of the next around it; where
-/// that one may do anything they may not, it is made a stranger's.
+/// Leaves out the blocks that find no room. Those that are there keep their place; short ones come next.
 pub(super) fn leave_out_blocks(mirror: &Mirror, goal: &mut Goal<'_>, capacity: &Capacity) {
     let counts = mirror.counts();
     let mut room = [
@@ -88,37 +89,52 @@ pub(super) fn leave_out_blocks(mirror: &Mirror, goal: &mut Goal<'_>, capacity: &
             out.push(net);
         }
     }
-    remove_blocks(goal, &out);
+    close(goal, &out);
 }
 
-/// Leaves out one block; `false` if it is not there.
+/// Leaves out one address, which has no entry; `false` if it is left out already.
+pub(super) fn leave_out_address(goal: &mut Goal<'_>, address: IpAddr) -> bool {
+    let new = goal.left_out.insert(address);
+    close(goal, &[]);
+    new
+}
+
+/// Leaves out one block, which has no entry; `false` if it is left out already.
 pub(super) fn leave_out_block(goal: &mut Goal<'_>, net: IpNet) -> bool {
-    remove_blocks(goal, &[net])
+    let new = goal.blocks.contains_key(&net);
+    close(goal, &[net]);
+    new
 }
 
-fn remove_blocks(goal: &mut Goal<'_>, out: &[IpNet]) -> bool {
+/// Removes blocks. What is left out gets the class of the block around it; where that one may do anything that the
+/// other may not, it is made a stranger's, who may do what everybody may.
+fn close(goal: &mut Goal<'_>, out: &[IpNet]) {
     let compiled = goal.compiled;
-    let blocks = goal.blocks.to_mut();
-    let removed: Vec<(IpNet, ClassId)> = out
-        .iter()
-        .filter_map(|net| Some((*net, blocks.remove(net)?)))
-        .collect();
+    let mut blocks = std::mem::take(goal.blocks.to_mut());
+    for net in out {
+        blocks.remove(net);
+    }
+    let nets = compiled.blocks.iter();
+    let nets = nets
+        .filter(|(net, _)| !blocks.contains_key(net))
+        .filter_map(|(net, class)| Some((*nets::above(&blocks, *net)?.0, *class)));
+    let addresses = goal.left_out.iter().filter_map(|address| {
+        let class = compiled.addresses.get(address)?;
+        Some((*nets::around(&blocks, *address)?.0, *class))
+    });
+    let covered: Vec<(IpNet, ClassId)> = nets.chain(addresses).collect();
     let mut within: HashMap<(ClassId, ClassId), bool> = HashMap::new();
-    for &(net, class) in &removed {
-        let Some((&around, &of)) = nets::above(blocks, net) else {
-            continue;
-        };
+    for (around, class) in covered {
+        let of = blocks.get(&around).copied().unwrap_or(ClassId::STRANGER);
         let safe = *within.entry((of, class)).or_insert_with(|| {
-            compiled
-                .tables
-                .values()
-                .all(|table| cell_of(table, of).is_subset(cell_of(table, class)))
+            let mut tables = compiled.tables.values();
+            tables.all(|table| cell_of(table, of).is_subset(cell_of(table, class)))
         });
         if !safe {
             blocks.insert(around, ClassId::STRANGER);
         }
     }
-    !removed.is_empty()
+    goal.blocks = Cow::Owned(blocks);
 }
 
 /// Leaves out the tables that cost most, until what is over is made up for. `false` if there is none left.
@@ -171,17 +187,8 @@ pub(super) fn leave_out(
         Account::Present(number) => {
             let mut any = false;
             for (&slot, value) in mirror.slots() {
-                for direction in DIRECTIONS {
-                    if table_of(value, direction) != number {
-                        continue;
-                    }
-                    let Some(placed) = goal.placed.get(&slot) else {
-                        any |= goal.denied.insert(slot);
-                        continue;
-                    };
-                    if let Target::Table(table) = placed.target(direction) {
-                        any |= goal.unfit.insert(table, Unfit::Deny) != Some(Unfit::Deny);
-                    }
+                if DIRECTIONS.iter().any(|to| table_of(value, *to) == number) {
+                    any |= goal.denied.insert(slot);
                 }
             }
             any

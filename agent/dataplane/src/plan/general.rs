@@ -161,7 +161,7 @@ pub(super) fn settle_slots(draft: &mut Draft<'_>, goal: &Goal<'_>, tables: &Tabl
         };
         if !present {
             for direction in DIRECTIONS {
-                let table = match goal.target(placed, direction, false) {
+                let table = match goal.target(slot, direction, false) {
                     Target::Allow => ALLOW_ALL,
                     Target::Table(id) => tables.number.get(&id).copied().unwrap_or(DENY_ALL),
                     Target::Deny | Target::Keep => DENY_ALL,

@@ -82,8 +82,11 @@ pub struct Goal<'a> {
     pub(super) left_out: BTreeSet<IpAddr>,
     /// Tables that do not fit, and what is done with the pods that use them.
     pub(super) unfit: HashMap<TableId, Unfit>,
-    /// Slots of gone pods whose tables cannot be kept.
+    /// Slots that are denied because what it takes to get them on does not fit.
     pub(super) denied: BTreeSet<u16>,
+    denies_all: bool,
+    /// Blocks were left out for want of room.
+    pub(super) fewer_blocks: bool,
     /// The revision moves even if no verdict changes.
     pub(crate) revise: bool,
 }
@@ -113,19 +116,15 @@ impl<'a> Goal<'a> {
             left_out: BTreeSet::new(),
             unfit: HashMap::new(),
             denied: BTreeSet::new(),
+            denies_all: false,
+            fewer_blocks: false,
             revise: false,
         }
     }
 
     /// Denies every slot.
     pub(crate) fn deny_all(&mut self) {
-        self.unfit = self
-            .compiled
-            .tables
-            .keys()
-            .map(|&table| (table, Unfit::Deny))
-            .collect();
-        self.denied = (0..=u16::MAX).collect();
+        self.denies_all = true;
     }
 
     /// Whether nothing is left out.
@@ -133,6 +132,7 @@ impl<'a> Goal<'a> {
         self.left_out.is_empty()
             && self.unfit.is_empty()
             && self.denied.is_empty()
+            && !self.denies_all
             && matches!(self.blocks, Cow::Borrowed(_))
     }
 
@@ -171,8 +171,14 @@ impl<'a> Goal<'a> {
             && (self.compiled.addresses.contains_key(address) || self.marks.contains_key(address))
     }
 
-    /// How a direction of a slot is to be decided, as far as it fits.
-    pub(super) fn target(&self, placed: &Placed, direction: Direction, present: bool) -> Target {
+    /// How a direction of a slot is to be decided, as far as it fits. `present` is whether the slot is in use.
+    pub(super) fn target(&self, slot: u16, direction: Direction, present: bool) -> Target {
+        if self.denies_all || self.denied.contains(&slot) {
+            return Target::Deny;
+        }
+        let Some(placed) = self.placed.get(&slot) else {
+            return Target::Keep;
+        };
         let target = placed.target(direction);
         let Target::Table(table) = target else {
             return target;

@@ -70,11 +70,7 @@ impl Tables {
         for (&slot, value) in draft.mirror.slots() {
             let mut after = *value;
             for direction in DIRECTIONS {
-                let target = match goal.placed.get(&slot) {
-                    Some(placed) => goal.target(placed, direction, true),
-                    None if goal.denied.contains(&slot) => Target::Deny,
-                    None => Target::Keep,
-                };
+                let target = goal.target(slot, direction, true);
                 let table = table_of(value, direction);
                 match target {
                     Target::Deny => set_table(&mut after, direction, DENY_ALL),
@@ -134,7 +130,7 @@ impl Tables {
             .placed
             .iter()
             .filter(|(slot, _)| !draft.mirror.slots().contains_key(slot))
-            .flat_map(|(_, placed)| DIRECTIONS.map(|to| goal.target(placed, to, false)));
+            .flat_map(|(&slot, _)| DIRECTIONS.map(|to| goal.target(slot, to, false)));
         present
             .chain(new)
             .filter_map(|target| match target {
@@ -149,6 +145,7 @@ impl Tables {
     fn place(&mut self, known: &Known, goal: &Goal<'_>, wanted: &BTreeSet<TableId>) {
         let mut kept = HashSet::new();
         let mut present = BTreeSet::new();
+        let mut gone = HashSet::new();
         let mut claims: BTreeMap<(u32, TableId), u32> = BTreeMap::new();
         for of in self.uses.iter().filter(|of| of.table > ALLOW_ALL) {
             present.insert(of.table);
@@ -156,14 +153,18 @@ impl Tables {
                 Target::Keep if goal.placed.contains_key(&of.slot) => {
                     kept.insert(of.table);
                 }
+                Target::Keep => {
+                    gone.insert(of.table);
+                }
                 Target::Table(table) => *claims.entry((of.table, table)).or_default() += 1,
                 _ => {}
             }
         }
         let mut taken = kept;
         for &table in wanted {
+            // One that all slots leave is not taken over: programs in flight may hold it.
             if let Some(&number) = known.table.get(&table)
-                && present.contains(&number)
+                && (claims.contains_key(&(number, table)) || gone.contains(&number))
                 && taken.insert(number)
             {
                 self.number.insert(table, number);

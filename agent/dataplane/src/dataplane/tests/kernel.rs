@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use ipnet::IpNet;
@@ -16,6 +17,7 @@ use palisade_policy::table::Direction;
 
 use crate::{
     apply::{Store, StoreError},
+    encode::ledger::GRACE,
     maps::Capacity,
     mirror::Dump,
     plan::op::Op,
@@ -38,6 +40,7 @@ pub(super) struct Kernel {
     pub(super) config: Config,
     pub(super) capacity: Capacity,
     pub(super) swept: HashSet<u16>,
+    pub(super) flight: Flight,
     decoded: RefCell<HashMap<Cell, Verdict>>,
 }
 
@@ -55,6 +58,7 @@ impl Kernel {
             config: Config::default(),
             capacity,
             swept: HashSet::new(),
+            flight: Flight::new(),
             decoded: RefCell::default(),
         }
     }
@@ -110,33 +114,7 @@ impl Kernel {
         verdict
     }
 
-    fn sets_in_use(&self) -> impl Iterator<Item = u32> {
-        let cells = self.cells.values().chain(&self.tables);
-        cells.flat_map(|cell| [cell.tcp, cell.udp, cell.sctp])
-    }
-
-    fn room<T>(
-        map: usize,
-        capacity: u32,
-        present: bool,
-        value: Option<T>,
-    ) -> Result<(), StoreError> {
-        if value.is_some() && !present && map >= capacity as usize {
-            return Err(StoreError::Full);
-        }
-        Ok(())
-    }
-}
-
-fn put<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
-}
-
-impl Store for Kernel {
-    fn perform(&mut self, op: &Op) -> Result<(), StoreError> {
+    fn write(&mut self, op: &Op) -> Result<(), StoreError> {
         match *op {
             Op::Leaf { leaf, ports } => {
                 assert!(
@@ -209,13 +187,151 @@ impl Store for Kernel {
         Ok(())
     }
 
+    /// What programs can come by.
+    fn in_use(&self) -> HashSet<Held> {
+        let peers = self.peers.values().map(|peer| peer.class);
+        let classes = peers.chain(self.cidrs.values().copied());
+        let slots = || self.slots.iter().filter(|slot| **slot != Slot::default());
+        let tables = slots().flat_map(|slot| [slot.ingress, slot.egress]);
+        let numbers = self.slots.iter().zip(0u16..);
+        classes
+            .map(Held::Class)
+            .chain(tables.map(Held::Table))
+            .chain(self.sets_in_use().map(Held::Set))
+            .chain(
+                numbers
+                    .filter(|(slot, _)| **slot != Slot::default())
+                    .map(|(_, number)| Held::Slot(number)),
+            )
+            .collect()
+    }
+
+    /// A program in flight may hold a number that was in use a moment ago. What it finds there must not change.
+    fn assert_unseen(&self, op: &Op) {
+        let held = |what: Held| self.flight.holds(what);
+        match *op {
+            Op::Cell { table, class, .. } => {
+                let (table, class) = (Held::Table(table), Held::Class(class));
+                let used = self.in_use();
+                let reach = |what| used.contains(&what) || held(what);
+                let known = used.contains(&table) && used.contains(&class);
+                assert!(
+                    known || !(reach(table) && reach(class)),
+                    "a cell that a program may come by is written: {op}"
+                );
+            }
+            Op::Default { table, .. } => {
+                assert!(
+                    !held(Held::Table(table)),
+                    "a table that a program may hold: {op}"
+                );
+            }
+            Op::Set { set, .. } => {
+                assert!(!held(Held::Set(set)), "a set that a program may hold: {op}");
+            }
+            Op::Leaf { leaf, .. } => {
+                let mut sets = self.flight.sets();
+                assert!(
+                    !sets.any(|set| self.sets[set as usize].leaves.contains(&leaf)),
+                    "a leaf that a program may hold: {op}"
+                );
+            }
+            Op::Slot { slot, .. } => {
+                assert!(
+                    !held(Held::Slot(slot)),
+                    "a slot that a program may hold: {op}"
+                );
+            }
+            Op::Peer { .. } | Op::Block { .. } | Op::Config(_) => {}
+        }
+    }
+
+    fn sets_in_use(&self) -> impl Iterator<Item = u32> {
+        let cells = self.cells.values().chain(&self.tables);
+        cells
+            .flat_map(|cell| [cell.tcp, cell.udp, cell.sctp])
+            .filter(|&set| set > 1)
+    }
+
+    fn room<T>(
+        map: usize,
+        capacity: u32,
+        present: bool,
+        value: Option<T>,
+    ) -> Result<(), StoreError> {
+        if value.is_some() && !present && map >= capacity as usize {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+}
+
+/// A number that a program can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Held {
+    Class(u32),
+    Table(u32),
+    Set(u32),
+    Slot(u16),
+}
+
+/// What went out of use less than a grace period ago.
+#[derive(Clone)]
+pub(super) struct Flight {
+    pub(super) now: Instant,
+    since: HashMap<Held, Instant>,
+}
+
+impl Flight {
+    fn new() -> Self {
+        Self {
+            now: Instant::now(),
+            since: HashMap::new(),
+        }
+    }
+
+    fn left(&mut self, before: &HashSet<Held>, after: &HashSet<Held>) {
+        for held in before.difference(after) {
+            self.since.insert(*held, self.now);
+        }
+        for held in after {
+            self.since.remove(held);
+        }
+    }
+
+    fn holds(&self, what: Held) -> bool {
+        let since = self.since.get(&what);
+        since.is_some_and(|since| self.now.duration_since(*since) < GRACE)
+    }
+
+    fn sets(&self) -> impl Iterator<Item = u32> {
+        self.since.keys().filter_map(|held| match held {
+            Held::Set(set) if self.holds(*held) => Some(*set),
+            _ => None,
+        })
+    }
+}
+
+fn put<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+impl Store for Kernel {
+    fn perform(&mut self, op: &Op) -> Result<(), StoreError> {
+        self.assert_unseen(op);
+        let before = self.in_use();
+        self.write(op)?;
+        let after = self.in_use();
+        self.flight.left(&before, &after);
+        Ok(())
+    }
+
     fn dump(&self) -> Result<Dump, StoreError> {
         let numbered = |index: usize| u32::try_from(index).expect("a small number");
-        let sets: HashSet<u32> = self
-            .sets_in_use()
-            .filter(|&set| set > 0)
-            .chain([1])
-            .collect();
+        let sets: HashSet<u32> = self.sets_in_use().chain([1]).collect();
         let sets: Vec<(u32, PortSet)> = sets
             .into_iter()
             .map(|set| (set, self.sets[set as usize]))

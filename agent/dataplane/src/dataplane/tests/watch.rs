@@ -35,8 +35,10 @@ pub(super) struct Watched {
     pub(super) kernel: Kernel,
     subjects: Vec<Subject>,
     peers: Vec<IpAddr>,
-    old: Matrix,
     new: Matrix,
+    /// What may be allowed, and what must be.
+    most: Matrix,
+    least: Matrix,
     pub(super) log: Vec<String>,
     /// Writes until the agent dies.
     pub(super) life: Option<usize>,
@@ -44,6 +46,8 @@ pub(super) struct Watched {
     pub(super) failing: HashSet<usize>,
     /// Verdicts may be denied that both states allow: something does not fit.
     pub(super) tight: bool,
+    /// Pods may keep their old state for good, beside pods that are in the new one.
+    pub(super) kept: bool,
     writes: usize,
     pub(super) checked: usize,
 }
@@ -54,12 +58,14 @@ impl Watched {
             kernel,
             subjects: Vec::new(),
             peers: addresses(),
-            old: Vec::new(),
             new: Vec::new(),
+            most: Vec::new(),
+            least: Vec::new(),
             log: Vec::new(),
             life: None,
             failing: HashSet::new(),
             tight: false,
+            kept: false,
             writes: 0,
             checked: 0,
         }
@@ -94,22 +100,41 @@ impl Watched {
             });
             pods.insert(slot as u16, pod);
         }
-        self.old = self.matrix();
-        self.new = matrix(&self.subjects, &self.peers, |slot, direction, address| {
+        let old = self.matrix();
+        let said = |slot: u16, direction, address| {
             world.verdict(isolation(pods[&slot], direction), address)
-        });
+        };
+        self.new = matrix(&self.subjects, &self.peers, said);
+        let both = |combine: fn(Verdict, Verdict) -> Verdict| {
+            old.iter()
+                .zip(&self.new)
+                .map(|(&a, &b)| combine(a, b))
+                .collect()
+        };
+        self.least = both(|a, b| a & b);
+        self.most = both(|a, b| a | b);
+        if self.kept {
+            let classes = self.classes();
+            self.most = matrix(&self.subjects, &self.peers, |slot, direction, address| {
+                said(slot, direction, address)
+                    | self.kernel.verdict(slot, direction, classes[&address])
+            });
+        }
     }
 
     /// The verdicts as they are.
     pub(super) fn matrix(&self) -> Matrix {
-        let classes: BTreeMap<IpAddr, u32> = self
-            .peers
-            .iter()
-            .map(|&address| (address, self.kernel.class(address)))
-            .collect();
+        let classes = self.classes();
         matrix(&self.subjects, &self.peers, |slot, direction, address| {
             self.kernel.verdict(slot, direction, classes[&address])
         })
+    }
+
+    fn classes(&self) -> BTreeMap<IpAddr, u32> {
+        let classes = self.peers.iter();
+        classes
+            .map(|&address| (address, self.kernel.class(address)))
+            .collect()
     }
 
     /// Whether the new state is reached.
@@ -120,15 +145,57 @@ impl Watched {
     fn check(&mut self, op: &Op) {
         let now = self.matrix();
         for (at, &now) in now.iter().enumerate() {
-            let (old, new) = (self.old[at], self.new[at]);
-            let (opened, cut) = (now & !(old | new), old & new & !now);
+            let (most, least) = (self.most[at], self.least[at]);
             assert!(
-                opened == 0 && (cut == 0 || self.tight),
-                "after {op}: verdict {at} is {now:b}, was {old:b}, shall be {new:b}\n{}",
+                now & !most == 0 && (least & !now == 0 || self.tight),
+                "after {op}: {} is {now:b}, at most {most:b}, at least {least:b}\n{}",
+                self.describe(at),
                 self.log.join("\n")
             );
         }
         self.checked += 1;
+    }
+}
+
+impl Watched {
+    /// Which verdict is at a place of the matrix.
+    fn describe(&self, place: usize) -> String {
+        let mut names = Vec::new();
+        let number = |slot: u16, direction: Direction| self.kernel.table(slot, direction);
+        for subject in &self.subjects {
+            for direction in DIRECTIONS {
+                for address in &self.peers {
+                    names.push(format!(
+                        "{direction:?} of slot {} (table {}) with {address} (class {})",
+                        subject.slot,
+                        number(subject.slot, direction),
+                        self.kernel.class(*address)
+                    ));
+                }
+            }
+        }
+        for a in &self.subjects {
+            for b in &self.subjects {
+                for from in &a.addresses {
+                    for to in b
+                        .addresses
+                        .iter()
+                        .filter(|to| to.is_ipv4() == from.is_ipv4())
+                    {
+                        names.push(format!(
+                            "slot {} (table {}) at {from} (class {}) to slot {} (table {}) at {to} (class {})",
+                            a.slot,
+                            number(a.slot, Direction::Egress),
+                            self.kernel.class(*from),
+                            b.slot,
+                            number(b.slot, Direction::Ingress),
+                            self.kernel.class(*to)
+                        ));
+                    }
+                }
+            }
+        }
+        names.swap_remove(place)
     }
 }
 

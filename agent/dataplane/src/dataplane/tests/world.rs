@@ -327,6 +327,14 @@ impl World {
         }
     }
 
+    /// No policy selects any pod any more.
+    pub(super) fn clear_policies(&mut self) {
+        for pod in self.compiled.pods.values_mut() {
+            (pod.ingress, pod.egress) = (Isolation::None, Isolation::None);
+        }
+        self.tidy();
+    }
+
     /// Restores what the compiler promises of its result.
     fn tidy(&mut self) {
         let compiled = &mut self.compiled;
