@@ -4,7 +4,7 @@
 //! moves to a network namespace of its own, where the devices that the maps speak of are dummies.
 //! Frames pass through `BPF_PROG_TEST_RUN`.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -18,6 +18,7 @@ use palisade_common::{
 };
 use palisade_dataplane::{
     apply::{Store, StoreError},
+    link::program::{LoadedProgram, Programs},
     maps::{Capacity, Maps},
     mirror::Dump,
     plan::op::Op,
@@ -26,15 +27,20 @@ use palisade_dataplane::{
 use self::carry::{Carry, Context};
 pub use self::{
     address::address,
+    guard::{Guard, attach_pod, send, veth},
     node::{Node, Sent},
+    replay::replay,
     scene::{Net, POD, Scene, family_of, peer, tcp, udp},
 };
 
 mod address;
 mod carry;
 mod devices;
+mod guard;
 mod node;
+mod replay;
 mod scene;
+mod state;
 
 /// A program of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +121,21 @@ impl Rig {
     #[must_use]
     pub fn sized(flows: u32) -> Self {
         devices::unshare();
+        Self::elsewhere(flows)
+    }
+
+    /// Loads the object and leaves the thread where it is: for programs that are to be attached.
+    ///
+    /// # Panics
+    /// Where the kernel refuses anything.
+    #[must_use]
+    pub fn elsewhere(flows: u32) -> Self {
         let mut object = EbpfLoader::new()
             .map_max_entries("FLOWS_STREAM", flows)
             .map_max_entries("FLOWS_DATAGRAM", flows)
             .map_max_entries("FLOWS_NEW", flows)
+            // Kernel types are not used, and reading them takes longer than all the rest.
+            .btf(None)
             .load(palisade_dataplane::load::OBJECT)
             .expect("loading the object");
         for name in Program::ALL.map(Program::name).into_iter().chain(["clock"]) {
@@ -169,11 +186,11 @@ impl Rig {
         }
     }
 
-    /// Runs a program again and again on the same packet and returns nanoseconds for each, the
-    /// fixed cost of handing a packet over included.
+    /// Runs a program again and again on the same packet, which has no mark, and returns nanoseconds for each,
+    /// the fixed cost of handing a packet over included.
     #[must_use]
     pub fn time(&self, program: Program, frame: &[u8], at: At, repeat: u32) -> u32 {
-        self.carry.run(program, frame, &Context::new(at), repeat).1
+        self.carry.time(program, frame, &Context::new(at), repeat)
     }
 
     /// Low 31 bits of the jiffies.
@@ -212,9 +229,29 @@ impl Rig {
         events
     }
 
-    /// The object, to attach its programs.
-    pub fn object(&mut self) -> &mut Ebpf {
-        &mut self.object
+    /// The programs, to be attached.
+    ///
+    /// # Panics
+    /// Where the kernel does not know them.
+    #[must_use]
+    pub fn programs(&self) -> Programs {
+        let loaded = |name: &str| {
+            let program: &SchedClassifier = self
+                .object
+                .program(name)
+                .and_then(|program| program.try_into().ok())
+                .expect("a loaded classifier");
+            let fd = program.fd().expect("loaded").as_fd();
+            LoadedProgram {
+                fd: fd.try_clone_to_owned().expect("a descriptor"),
+                id: program.info().expect("info").id(),
+            }
+        };
+        Programs {
+            from_pod: loaded("from_pod"),
+            to_pod: loaded("to_pod"),
+            to_wire: loaded("to_wire"),
+        }
     }
 
     /// Jiffies per second, from the clock: the kernel's config is not always there.

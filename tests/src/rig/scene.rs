@@ -1,15 +1,15 @@
 //! A small world for tests of single programs: one pod under policy, one without, and whom they meet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::{Deref, DerefMut},
+};
 
-use aya::maps::lpm_trie::Key;
-use ipnet::IpNet;
 use palisade_common::{
     family,
-    key::{CellKey, FlowKey},
     mark::{self, State},
-    value::{ALLOW_ALL, Cell, Config, Flow, Interface, Peer, PortLeaf, PortSet, Slot},
-    verdict::{Direction, Reason, Verdict},
+    value::{ALLOW_ALL, Cell, Config, Interface, Peer, Slot},
+    verdict::Verdict,
 };
 
 use super::{At, Program, Rig, address, cookie};
@@ -119,7 +119,15 @@ impl Scene {
     /// Where the kernel refuses anything.
     #[must_use]
     pub fn new() -> Self {
-        let rig = Rig::new();
+        Self::with(Rig::new())
+    }
+
+    /// The same in a rig that is there already.
+    ///
+    /// # Panics
+    /// Where the kernel refuses anything.
+    #[must_use]
+    pub fn with(rig: Rig) -> Self {
         let [pod, neighbour, uplink, above] = [0; 4].map(|_| rig.add_device());
         let mut scene = Self {
             rig,
@@ -233,78 +241,6 @@ impl Scene {
         cookie(Self::SECRET, slot, protocol, (from, to, port))
     }
 
-    /// The configuration.
-    ///
-    /// # Panics
-    /// Where the map cannot be read.
-    #[must_use]
-    pub fn config(&self) -> Config {
-        self.rig.maps.config.get(&0, 0).expect("CONFIG")
-    }
-
-    /// Writes the configuration.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn configure(&mut self, config: Config) {
-        self.rig.maps.config.set(0, config, 0).expect("CONFIG");
-    }
-
-    /// Moves the revision.
-    pub fn revise(&mut self) {
-        let config = self.config();
-        self.configure(Config {
-            revision: config.revision + 1,
-            ..config
-        });
-    }
-
-    /// Sets or takes flags of the configuration.
-    pub fn flag(&mut self, flag: u32, on: bool) {
-        let mut config = self.config();
-        config.flags = if on {
-            config.flags | flag
-        } else {
-            config.flags & !flag
-        };
-        self.configure(config);
-    }
-
-    /// The slot of that number.
-    ///
-    /// # Panics
-    /// Where there is none.
-    #[must_use]
-    pub fn slot(&self, number: u16) -> Slot {
-        self.rig
-            .maps
-            .slots
-            .get(&u32::from(number), 0)
-            .expect("SLOTS")
-    }
-
-    /// Writes a slot.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn set_slot(&mut self, number: u16, slot: Slot) {
-        let slots = &mut self.rig.maps.slots;
-        slots.set(u32::from(number), slot, 0).expect("SLOTS");
-    }
-
-    /// Gives a slot its verdict tables.
-    pub fn tables(&mut self, number: u16, ingress: u32, egress: u32) {
-        let slot = self.slot(number);
-        self.set_slot(
-            number,
-            Slot {
-                ingress,
-                egress,
-                ..slot
-            },
-        );
-    }
-
     /// Tells what a device is, and the slot which device it has.
     ///
     /// # Panics
@@ -346,129 +282,19 @@ impl Scene {
             self.set_slot(number, Slot { bridge, ..slot });
         }
     }
+}
 
-    /// Writes a cell.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn cell(&mut self, table: u32, class: u32, cell: Cell) {
-        let cells = &mut self.rig.maps.cells;
-        cells
-            .insert(CellKey { table, class }, cell, 0)
-            .expect("CELLS");
+impl Deref for Scene {
+    type Target = Rig;
+
+    fn deref(&self) -> &Rig {
+        &self.rig
     }
+}
 
-    /// Writes a table's default cell.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn default_cell(&mut self, table: u32, cell: Cell) {
-        self.rig.maps.tables.set(table, cell, 0).expect("TABLES");
-    }
-
-    /// Makes a port set of ports below 256, in the leaf of the same number.
-    ///
-    /// # Panics
-    /// Where a map cannot be written.
-    pub fn ports(&mut self, set: u32, ports: &[u16]) {
-        let mut leaf = PortLeaf::default();
-        for &port in ports {
-            leaf.words[usize::from(port / 64)] |= 1 << (port % 64);
-        }
-        let mut leaves = [0; 256];
-        leaves[0] = set;
-        let maps = &mut self.rig.maps;
-        maps.port_leaves.set(set, leaf, 0).expect("PORT_LEAVES");
-        maps.port_sets
-            .set(set, PortSet { leaves }, 0)
-            .expect("PORT_SETS");
-    }
-
-    /// Writes what is known of an address.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn peer(&mut self, of: IpAddr, peer: Peer) {
-        let maps = &mut self.rig.maps;
-        match of {
-            IpAddr::V4(_) => maps.peers_v4.insert(address(of)[0], peer, 0),
-            IpAddr::V6(_) => maps.peers_v6.insert(address(of), peer, 0),
-        }
-        .expect("PEERS");
-    }
-
-    /// Gives a block its class.
-    ///
-    /// # Panics
-    /// Where the map cannot be written.
-    pub fn block(&mut self, net: IpNet, class: u32) {
-        let maps = &mut self.rig.maps;
-        let (length, words) = (u32::from(net.prefix_len()), address(net.addr()));
-        match net {
-            IpNet::V4(_) => maps.cidrs_v4.insert(&Key::new(length, words[0]), class, 0),
-            IpNet::V6(_) => maps.cidrs_v6.insert(&Key::new(length, words), class, 0),
-        }
-        .expect("CIDRS");
-    }
-
-    /// All flows, answered ones first.
-    ///
-    /// # Panics
-    /// Where a map cannot be read.
-    #[must_use]
-    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        let maps = &self.rig.maps;
-        [&maps.flows_stream, &maps.flows_datagram, &maps.flows_new]
-            .into_iter()
-            .flat_map(|map| map.iter())
-            .map(|entry| entry.expect("a flow"))
-            .collect()
-    }
-
-    /// Forgets all flows, and what waits.
-    ///
-    /// # Panics
-    /// Where a map cannot be written.
-    pub fn forget(&mut self) {
-        let maps = &mut self.rig.maps;
-        for map in [
-            &mut maps.flows_new,
-            &mut maps.flows_stream,
-            &mut maps.flows_datagram,
-        ] {
-            let keys: Vec<FlowKey> = map.keys().map(|key| key.expect("a flow")).collect();
-            for key in keys {
-                map.remove(&key).expect("removing a flow");
-            }
-        }
-        let waiting: Vec<u32> = maps
-            .pending
-            .keys()
-            .map(|key| key.expect("PENDING"))
-            .collect();
-        for key in waiting {
-            maps.pending.remove(&key).expect("removing what waits");
-        }
-    }
-
-    /// Makes all flows older by so many seconds.
-    ///
-    /// # Panics
-    /// Where a map cannot be written.
-    pub fn age(&mut self, seconds: u32) {
-        let jiffies = seconds * self.rig.hz;
-        let maps = &mut self.rig.maps;
-        for map in [
-            &mut maps.flows_new,
-            &mut maps.flows_stream,
-            &mut maps.flows_datagram,
-        ] {
-            let flows: Vec<_> = map.iter().map(|entry| entry.expect("a flow")).collect();
-            for (key, flow) in flows {
-                let seen = flow.seen.wrapping_sub(jiffies);
-                map.insert(key, Flow { seen, ..flow }, 0).expect("a flow");
-            }
-        }
+impl DerefMut for Scene {
+    fn deref_mut(&mut self) -> &mut Rig {
+        &mut self.rig
     }
 }
 
@@ -496,36 +322,6 @@ pub fn family_of(address: IpAddr) -> u8 {
 
 const POD_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 7];
 const NODE_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 1];
-
-impl Scene {
-    /// Why the last packet that was dropped since the last call was: slot, direction and reason of its
-    /// event.
-    pub fn dropped(&mut self) -> Option<(u16, Direction, Reason)> {
-        let event = self.rig.events().pop()?;
-        let direction = match event.direction {
-            0 => Direction::Ingress,
-            _ => Direction::Egress,
-        };
-        Some((event.slot, direction, Reason::from_number(event.reason)?))
-    }
-
-    /// The flow of a pod with a remote end.
-    #[must_use]
-    pub fn flow(
-        &self,
-        slot: u16,
-        local_port: u16,
-        remote: IpAddr,
-        remote_port: u16,
-    ) -> Option<Flow> {
-        let remote = address(remote);
-        let found = self.flows().into_iter().find(|(key, _)| {
-            (key.slot, key.local_port, key.remote, key.remote_port)
-                == (slot, local_port, remote, remote_port)
-        });
-        found.map(|(_, flow)| flow)
-    }
-}
 
 /// A TCP segment with these ports and flags, and no data.
 #[must_use]
