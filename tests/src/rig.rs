@@ -27,7 +27,7 @@ use palisade_dataplane::{
 use self::carry::{Carry, Context};
 pub use self::{
     address::address,
-    guard::{Guard, attach_pod, send, veth},
+    guard::{Foreign, Guard, attach_pod, send, veth},
     node::{Node, Sent},
     replay::replay,
     scene::{Net, POD, Scene, family_of, peer, tcp, udp},

@@ -257,6 +257,45 @@ fn load_classifier(code: &[Instruction]) -> io::Result<OwnedFd> {
     .map(owned)
 }
 
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    device: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    revision: u64,
+}
+
+const LINK_CREATE: libc::c_long = 28;
+
+/// Attaches a program that returns `TC_ACT_OK` at TCX ingress, behind all others.
+pub(super) fn attach_foreign(ifindex: u32, wipes: bool) -> OwnedFd {
+    const TCX_INGRESS: u32 = 46;
+    const TC_CLASSID: i16 = 72;
+    let mut code = vec![instruction(0xb7, 0, 0, 0, 0)];
+    if wipes {
+        code.push(instruction(0x63, 1, 0, TC_INDEX, 0));
+        code.push(instruction(0x63, 1, 0, TC_CLASSID, 0));
+    }
+    code.push(instruction(0x95, 0, 0, 0, 0));
+    let program = load_classifier(&code).expect("loading the foreign program");
+    let link = bpf(
+        LINK_CREATE,
+        &mut LinkCreate {
+            program: program.as_raw_fd() as u32,
+            device: ifindex,
+            attach_type: TCX_INGRESS,
+            flags: 0,
+            relative: 0,
+            padding: 0,
+            revision: 0,
+        },
+    );
+    owned(link.expect("attaching the foreign program"))
+}
+
 /// Return value and nanoseconds of a run of a classifier.
 pub(super) fn run(program: impl AsFd, frame: &[u8], context: &Context, repeat: u32) -> (i32, u32) {
     let program: BorrowedFd<'_> = program.as_fd();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use palisade_dataplane::{
     pins::Pins,
 };
 
-use super::{Rig, address, devices};
+use super::{Rig, address, carry, devices};
 use crate::lab::{Lab, Namespace};
 
 /// Makes a veth pair in the namespace of this thread's rigs; returns both indices.
@@ -160,6 +161,11 @@ impl Guard {
         }
     }
 
+    /// Leaves the devices out of the node without a program, so that marks leave with the packets.
+    pub fn without_exits(&mut self) {
+        self.wanted.retain(|_, role| *role == Role::Pod);
+    }
+
     /// Puts the programs on the node's devices, or takes them off.
     ///
     /// # Panics
@@ -173,6 +179,26 @@ impl Guard {
         let report = node.run(|| self.attachments.reconcile(&self.programs, &wanted));
         let report = report.expect("attaching");
         assert!(report.failed.is_empty(), "{:?}", report.failed);
+    }
+}
+
+/// A foreign program at tc ingress of a device in the calling thread's namespace, behind all others; it goes
+/// when this is dropped. Its verdict is `TC_ACT_OK`, and if asked to it wipes what a packet was marked with.
+#[derive(Debug)]
+pub struct Foreign {
+    _link: OwnedFd,
+}
+
+impl Foreign {
+    /// Attaches one, as a TCX link (Linux 6.6).
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    #[must_use]
+    pub fn attach(ifindex: u32, wipes: bool) -> Self {
+        Self {
+            _link: carry::attach_foreign(ifindex, wipes),
+        }
     }
 }
 
