@@ -3,19 +3,24 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
-use serde_json::Value;
+use palisade::api::{
+    client,
+    proto::{Explanation, Side, Status},
+};
 
 use crate::{
     lab::{Lab, Process},
     probe::Protocol,
 };
+
+/// How often an agent is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(10);
 
 /// An agent that runs. It is killed when this is dropped; what it pinned stays in force until the lab goes.
 #[derive(Debug)]
@@ -25,52 +30,17 @@ pub struct Agent {
     process: Process,
 }
 
-/// What `palisade explain -o json` says, as far as tests ask for it.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Explanation {
-    /// Whether it may pass.
-    pub allowed: bool,
-    /// What the sender's policies say, if it is a pod.
-    pub egress: Option<Side>,
-    /// What the receiver's policies say.
-    pub ingress: Option<Side>,
-}
-
-/// What the policies of one end say.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Side {
-    /// The pod's namespace.
-    pub namespace: String,
-    /// Its name.
-    pub pod: String,
-    /// Whether this end allows it.
-    pub allowed: bool,
-    /// The policies that isolate the pod in this direction.
-    pub policies: Vec<String>,
-    /// The rules that do not allow it, nearest first.
-    #[serde(default)]
-    pub misses: Vec<Miss>,
-}
-
-/// A rule that does not allow, and why.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Miss {
-    /// Its policy.
-    pub policy: String,
-    /// The reason.
-    pub reason: String,
-}
-
-impl Explanation {
-    /// Direction and policies of the first end that denies.
-    #[must_use]
-    pub fn denial(&self) -> Option<(&'static str, &Side)> {
-        let sides = [("egress", &self.egress), ("ingress", &self.ingress)];
-        let mut sides = sides
-            .into_iter()
-            .filter_map(|(direction, side)| Some((direction, side.as_ref()?)));
-        sides.find(|(_, side)| !side.allowed)
-    }
+/// Direction and policies of the first end that denies.
+#[must_use]
+pub fn denial(explanation: &Explanation) -> Option<(&'static str, &Side)> {
+    let sides = [
+        ("egress", &explanation.egress),
+        ("ingress", &explanation.ingress),
+    ];
+    let mut sides = sides
+        .into_iter()
+        .filter_map(|(direction, side)| Some((direction, side.as_ref()?)));
+    sides.find(|(_, side)| !side.allowed)
 }
 
 impl Agent {
@@ -150,29 +120,25 @@ impl Agent {
     pub fn wait_until_ready(&mut self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
-            let status = self.ask(&["status"])?;
-            if status.status.success() {
+            let status = self.status();
+            if status.as_ref().is_ok_and(|status| status.healthy) {
                 return Ok(());
             }
             let running = self.process.is_running();
             if !running || Instant::now() > deadline {
-                let said = String::from_utf8_lossy(&status.stdout);
-                bail!(
-                    "not ready (running: {running}):\n{said}{}",
-                    self.process.log()
-                );
+                let log = self.process.log();
+                bail!("not ready (running: {running}): {status:#?}\n{log}");
             }
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(POLL);
         }
     }
 
-    /// Its status, as `palisade status -o json` has it.
+    /// Its status.
     ///
     /// # Errors
     /// Where it does not answer.
-    pub fn status(&self) -> Result<Value> {
-        let output = self.ask(&["status", "-o", "json"])?;
-        parsed(&output)
+    pub fn status(&self) -> Result<Status> {
+        Ok(client::get(&self.socket, "/v1/status")?)
     }
 
     /// Asks whether and why packets pass between two pods (`ns/pod`) or addresses.
@@ -187,10 +153,18 @@ impl Agent {
         protocol: Protocol,
     ) -> Result<Explanation> {
         let port = format!("{port}/{protocol}");
-        let output = self.ask(&[
-            "explain", "--from", from, "--to", to, "--port", &port, "-o", "json",
-        ])?;
-        parsed(&output).with_context(|| format!("explaining {from} -> {to} {port}"))
+        let mut command = Command::new(&self.program);
+        command
+            .args([
+                "explain", "--from", from, "--to", to, "--port", &port, "-o", "json", "--socket",
+            ])
+            .arg(&self.socket);
+        let output = command.output()?;
+        // It exits 1 where the answer is no.
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            format!("{command:?}: {}: {}", output.status, complaint.trim_end())
+        })
     }
 
     /// Where it listens.
@@ -203,19 +177,4 @@ impl Agent {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
-
-    fn ask(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).arg("--socket").arg(&self.socket);
-        command
-            .output()
-            .with_context(|| format!("running {command:?}"))
-    }
-}
-
-fn parsed<'a, T: Deserialize<'a>>(output: &'a Output) -> Result<T> {
-    serde_json::from_slice(&output.stdout).with_context(|| {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        format!("{}: {}", output.status, complaint.trim_end())
-    })
 }

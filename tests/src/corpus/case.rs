@@ -42,6 +42,33 @@ pub struct Case {
     pub steps: Vec<Step>,
 }
 
+impl Case {
+    /// Whether a policy of it speaks of addresses: its matrices hold for one family only then.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        self.policies().any(|text| text.contains(BLOCK))
+    }
+
+    /// Whether a policy of it speaks of IPv4 addresses whoever has which: its matrices hold for IPv4 only
+    /// then.
+    #[must_use]
+    pub fn has_literal_blocks(&self) -> bool {
+        let literal = |text: String| {
+            let mut blocks = text.split(BLOCK).skip(1);
+            blocks.any(|block| !block.starts_with("${ip:"))
+        };
+        self.policies().any(literal)
+    }
+
+    fn policies(&self) -> impl Iterator<Item = String> {
+        let policies = self.steps.iter().flat_map(|step| &step.apply);
+        policies.map(Value::to_string)
+    }
+}
+
+/// How an ipBlock begins in compact JSON, up to its address.
+const BLOCK: &str = "\"cidr\":\"";
+
 /// What a suite says of a pod's way to itself. To its own *address* a pod always gets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Loopback {

@@ -208,3 +208,18 @@ fn objects_are_those_of_the_step() {
     assert_eq!(pod["status"]["podIPs"][1]["ip"], "fd00:10:244:1::f8");
     assert_eq!(pod["metadata"]["creationTimestamp"], "2026-01-01T00:00:01Z");
 }
+
+#[test]
+fn blocks_of_addresses_are_told_from_names() {
+    let count = |corpus: Corpus, has: fn(&Case) -> bool| {
+        corpus
+            .cases()
+            .unwrap()
+            .iter()
+            .filter(|case| has(case))
+            .count()
+    };
+    let counts = [Case::has_blocks, Case::has_literal_blocks]
+        .map(|has| Corpus::ALL.map(|corpus| count(corpus, has)));
+    assert_eq!(counts, [[6, 46, 0], [0, 8, 0]]);
+}

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, os::fd::AsFd, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     fabric::{FORWARDING, Fabric},
     namespace::Namespace,
     netlink::{End, Mac, Via, everywhere},
-    plan::{Cni, NodePlan, both_ranges, nth},
+    plan::{Cni, NodePlan, both_ranges, gateways, nth},
     pod::{Pod, Socket},
     proxy::Proxy,
 };
@@ -77,8 +77,8 @@ impl Node {
             uplink,
             bridge: None,
             proxy: Proxy::default(),
-            gateways: nth(range, 1).to_vec(),
-            next: 1,
+            gateways: gateways(range).to_vec(),
+            next: 0,
         };
         if let Cni::Bridge { netfilter } = plan.cni {
             node.add_bridge(netfilter)?;
@@ -100,7 +100,7 @@ impl Node {
         let mac = mac(0x5a, self.gateways[0]);
         let bridge = netlink.add_bridge(End { name: "cni0", mac })?;
         for &range in &self.plan.ranges {
-            for (gateway, range) in nth(range, 1).into_iter().zip(both_ranges(range)) {
+            for (gateway, range) in gateways(range).into_iter().zip(both_ranges(range)) {
                 netlink.add_address(bridge, IpNet::new(gateway, range.prefix_len())?)?;
             }
         }
@@ -110,7 +110,8 @@ impl Node {
 
     /// The next addresses of its first range that no pod was given by this.
     pub(super) fn next_addresses(&mut self) -> Result<[IpAddr; 2]> {
-        self.next = self.next.checked_add(1).context("the range is used up")?;
+        self.next += 1;
+        ensure!(self.next < 254, "the range of {} is used up", self.name);
         Ok(nth(self.plan.ranges[0], self.next))
     }
 

@@ -27,8 +27,8 @@ pub struct NodePlan {
     pub name: String,
     /// Its network plugin.
     pub cni: Cni,
-    /// Ranges of its pods, each a /24 and its [twin](twin_range); the first address of a range is the
-    /// gateway's. A pod may have an address outside them all; it is routed to alone then.
+    /// Ranges of its pods, each a /24 and its [twin](twin_range); the gateway's address is the
+    /// 254th. A pod may have an address outside them all; it is routed to alone then.
     pub ranges: Vec<Ipv4Net>,
 }
 
@@ -84,6 +84,11 @@ pub fn both(address: Ipv4Addr) -> [IpAddr; 2] {
 #[must_use]
 pub(super) fn both_ranges(range: Ipv4Net) -> [IpNet; 2] {
     [range.into(), twin_range(range).into()]
+}
+
+/// The gateway's addresses in a range.
+pub(super) fn gateways(range: Ipv4Net) -> [IpAddr; 2] {
+    nth(range, 254)
 }
 
 /// The n-th address of a range and its twin.

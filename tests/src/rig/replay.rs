@@ -172,10 +172,13 @@ fn check(
     }
 }
 
+/// A pod, and the node it is on.
+type Placed = (usize, Name);
+
 /// The answer to `backend` reaches the sender under the address of `asked`.
 fn answered(
     nodes: &[Node],
-    (sender, receiver): (Option<&(usize, Name)>, Option<&(usize, Name)>),
+    (sender, receiver): (Option<&Placed>, Option<&Placed>),
     asked: &Sent,
     backend: &Sent,
     cell: &str,

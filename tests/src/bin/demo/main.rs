@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use palisade::api::proto::{Explanation, Miss, Side};
 use palisade_tests::{
-    agent::{Agent, Explanation, Miss, Side},
+    agent::{Agent, denial},
     lab::{Cni, Lab},
     manifest::{Manifests, replace},
     probe::{Attempt, Connection, Outcome, attempt},
@@ -191,14 +192,16 @@ fn look(lab: &Lab, agent: &Agent) -> Result<Vec<Cell>> {
 
 /// Which policies decided that something may not pass, and how near their nearest rule came.
 fn reason(explanation: &Explanation) -> Option<String> {
-    let (direction, side) = explanation.denial()?;
-    let Side { namespace, pod, .. } = side;
-    let decided = format!(
-        "{direction} of {namespace}/{pod}: {}",
-        side.policies.join(", ")
-    );
+    let (direction, side) = denial(explanation)?;
+    let Side {
+        namespace,
+        pod,
+        policies,
+        ..
+    } = side;
+    let decided = format!("{direction} of {namespace}/{pod}: {}", policies.join(", "));
     Some(match side.misses.first() {
-        Some(Miss { policy, reason }) => format!("{decided}; not by {policy}: {reason}"),
+        Some(Miss { rule, reason }) => format!("{decided}; not by {}: {reason}", rule.policy),
         None => decided,
     })
 }
