@@ -170,7 +170,7 @@ fn a_policy_cuts_and_its_removal_opens() -> Result<()> {
         for strategy in STRATEGIES {
             let mut site = Site::new(cni)?;
             let agent = site.ready(&["--attach", strategy])?;
-            assert_eq!(agent.status()?["attach"], strategy);
+            assert_eq!(agent.status()?.attach, strategy);
             site.expect("other", "server", true)?;
             site.manifests.apply(&only_client())?;
             site.expect("other", "server", false)?;
@@ -345,7 +345,7 @@ fn status_names_every_pod_and_what_is_wrong() -> Result<()> {
     site.manifests.apply(&only_client())?;
     let agent = site.ready(&[])?;
     site.expect("other", "server", false)?;
-    let status = agent.status()?;
+    let status = serde_json::to_value(agent.status()?)?;
     assert_eq!(
         (&status["node"], &status["healthy"]),
         (&json!(NODE), &json!(true))
