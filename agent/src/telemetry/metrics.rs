@@ -1,19 +1,6 @@
 //! What is measured, for Prometheus. What the agent's state says is read from it at each scrape, so no
 //! gauge can drift.
-//!
-//! | metric | labels | |
-//! |---|---|---|
-//! | `palisade_build_info` | `version` | 1 |
-//! | `palisade_condition` | `condition` | 1 where the condition of `/readyz` holds |
-//! | `palisade_pods` | `state` | pods of this node, `enforced` and `unenforced` |
-//! | `palisade_issues` | | problems with objects and files |
-//! | `palisade_map_entries`, `palisade_map_max_entries` | `map` | how full the kernel's maps are |
-//! | `palisade_verdict_packets_total` | `direction`, `verdict`, `reason` | packets of pods |
-//! | `palisade_verdict_bytes_total` | `direction`, `verdict` | their bytes |
-//! | `palisade_events_lost_total` | | denied packets that no event told of |
-//! | `palisade_enforcement_delay_seconds` | | from the source's notice of a change to its enforcement |
-//! | `palisade_apply_errors_total` | | updates that could not be carried out as a whole |
-//! | `palisade_source_changes_total` | | objects that came, changed or went |
+//! Names are a promise, kept in `docs/api.md`.
 
 use std::{fmt, sync::Arc};
 

@@ -1,0 +1,241 @@
+//! `docs/api.md` names every key and every metric that leaves the process.
+
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
+
+use palisade::{
+    api::proto::{
+        Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, Foreign, Issue,
+        MapStatus, Miss, ObjectName, Party, Passing, PodStatus, RuleName, Side, Status,
+    },
+    engine::Summary,
+    source::Effect,
+    telemetry::metrics::{Measures, Metrics, Traffic, Verdict},
+};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// The words of the document that are code.
+fn words() -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
+    let text = fs::read_to_string(path).expect("docs/api.md");
+    let code = text.split('`').skip(1).step_by(2);
+    code.flat_map(|code| {
+        code.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '-')
+    })
+    .map(str::to_owned)
+    .collect()
+}
+
+fn keys(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                into.insert(key.clone());
+                keys(value, into);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, into)),
+        _ => {}
+    }
+}
+
+fn check(answer: &impl Serialize) {
+    let mut all = BTreeSet::new();
+    keys(&serde_json::to_value(answer).expect("JSON"), &mut all);
+    let missing: Vec<_> = all.difference(&words()).cloned().collect();
+    assert_eq!(missing, [""; 0], "not in docs/api.md");
+}
+
+fn text() -> String {
+    "text".to_owned()
+}
+
+fn party() -> Party {
+    Party {
+        namespace: Some(text()),
+        pod: Some(text()),
+        address: Some(IpAddr::from([10, 0, 0, 1])),
+    }
+}
+
+#[test]
+fn every_key_of_the_status_is_documented() {
+    let direction = DirectionStatus {
+        isolated: true,
+        policies: vec![text()],
+    };
+    let condition = Condition {
+        name: text(),
+        ok: false,
+        reason: Some(text()),
+    };
+    check(&Status {
+        conditions: vec![condition],
+        pods: vec![PodStatus {
+            namespace: text(),
+            name: text(),
+            addresses: Vec::new(),
+            interface: None,
+            ifindex: None,
+            others: Vec::new(),
+            slot: None,
+            ingress: direction.clone(),
+            egress: direction,
+            enforced: false,
+            reason: Some(text()),
+        }],
+        exits: vec![DeviceStatus {
+            name: text(),
+            ifindex: 1,
+            attached: false,
+            reason: Some(text()),
+        }],
+        issues: vec![Issue {
+            file: Some(text()),
+            object: Some(ObjectName {
+                kind: text(),
+                namespace: text(),
+                name: text(),
+            }),
+            field: text(),
+            problem: text(),
+            effect: text(),
+            message: text(),
+        }],
+        maps: vec![MapStatus {
+            name: text(),
+            entries: 1,
+            capacity: 1,
+        }],
+        foreign: vec![Foreign {
+            ifindex: 1,
+            hook: text(),
+            before: true,
+            program: None,
+            name: None,
+        }],
+        ..Status::default()
+    });
+}
+
+#[test]
+fn every_key_of_an_explanation_is_documented() {
+    let passes = Passing {
+        tcp: Vec::new(),
+        udp: Vec::new(),
+        sctp: Vec::new(),
+        other: false,
+    };
+    let rule = RuleName {
+        policy: text(),
+        rule: text(),
+    };
+    let side = Side {
+        namespace: text(),
+        pod: text(),
+        allowed: false,
+        policies: Vec::new(),
+        allowing: vec![rule.clone()],
+        misses: vec![Miss {
+            rule,
+            reason: text(),
+        }],
+        passes: passes.clone(),
+    };
+    check(&Explanation {
+        from: party(),
+        to: party(),
+        port: Some(80),
+        protocol: Some(text()),
+        allowed: false,
+        exempt: Some(text()),
+        passes,
+        egress: Some(side.clone()),
+        ingress: Some(side),
+    });
+    check(&Failure { error: text() });
+}
+
+#[test]
+fn every_key_of_a_flow_is_documented() {
+    check(&Flow {
+        time: text(),
+        verdict: text(),
+        reason: text(),
+        direction: text(),
+        pod: party(),
+        peer: party(),
+        source: None,
+        destination: None,
+        source_port: 1,
+        destination_port: 2,
+        protocol: text(),
+        policies: Vec::new(),
+    });
+}
+
+#[test]
+fn every_effect_is_documented() {
+    let words = words();
+    for effect in [
+        Effect::MatchesNothing,
+        Effect::AllowsNothing,
+        Effect::SelectsAll,
+        Effect::IsolatesBoth,
+        Effect::Ignored,
+        Effect::ObjectKept,
+        Effect::FileKept,
+        Effect::LastWins,
+    ] {
+        assert!(words.contains(effect.name()), "{}", effect.name());
+    }
+}
+
+#[test]
+fn every_metric_and_label_is_documented() {
+    let summary = Summary {
+        conditions: vec![Condition {
+            name: text(),
+            ok: true,
+            reason: None,
+        }],
+        maps: vec![MapStatus {
+            name: text(),
+            entries: 1,
+            capacity: 1,
+        }],
+        ..Summary::default()
+    };
+    let verdict = Verdict {
+        direction: "ingress",
+        verdict: "denied",
+        reason: Some("policy"),
+    };
+    let traffic = Traffic {
+        packets: vec![(verdict.clone(), 1)],
+        bytes: vec![(verdict, 1)],
+        suppressed: 0,
+    };
+    let (_sender, summary) = watch::channel(Arc::new(summary));
+    let metrics = Metrics::new(
+        &Measures::default(),
+        summary,
+        Box::new(move || Some(traffic.clone())),
+    );
+    let (text, words) = (metrics.text(), words());
+    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(samples.len() > 20, "{text}");
+    for sample in samples {
+        let name = sample.split(['{', ' ']).next().expect("a name");
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part));
+        assert!(words.contains(family.unwrap_or(name)), "{sample}");
+        let labels = sample.split_once('{').map_or("", |(_, labels)| labels);
+        for label in labels.split(',').filter_map(|label| label.split_once('=')) {
+            assert!(label.0 == "le" || words.contains(label.0), "{sample}");
+        }
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
