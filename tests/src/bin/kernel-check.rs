@@ -72,7 +72,9 @@ fn checks() -> usize {
 /// Whether what came in by a device is told from what the node has made.
 fn names_a_device(scene: &Scene) -> bool {
     let packet = tcp(Net::V4.stranger, Net::V4.pod, (4000, 9), Tcp::SYN);
-    scene.to_pod(&packet) == Verdict::Drop
+    // Older kernels refuse a test run that names one.
+    panic::catch_unwind(AssertUnwindSafe(|| scene.to_pod(&packet)))
+        .is_ok_and(|verdict| verdict == Verdict::Drop)
 }
 
 /// Real frames through a pod's device, by every way of attaching that the kernel has.
