@@ -318,11 +318,10 @@ fn frames_too_short_for_a_test_run_do_not_arrive() -> Result<()> {
             let before = denied(&mut stage);
             into.drain()?;
             out.send(&whole[..length])?;
-            assert_eq!(
-                into.receive(Duration::from_millis(20))?,
-                None,
-                "IPv{family}, {length}"
-            );
+            // Multicast of the devices' own may arrive meanwhile.
+            let seen = into.receive(Duration::from_millis(20))?;
+            let passed = seen.is_some_and(|frame| frame.starts_with(&destination));
+            assert!(!passed, "IPv{family}, {length}");
             assert_eq!(denied(&mut stage), before + 1, "IPv{family}, {length}");
         }
         out.send(&whole)?;
