@@ -4,7 +4,7 @@ use std::{
 };
 
 use palisade_common::value::{Config, Slot};
-use palisade_policy::table::Change;
+use palisade_policy::table::{Change, ClassId};
 
 use self::{
     kernel::Kernel,
@@ -16,8 +16,10 @@ use crate::{
     apply::Store, encode::ledger::GRACE, maps::Capacity, mirror::Mirror, plan::OnOverflow,
 };
 
+mod cluster;
 mod kernel;
 mod overflow;
+mod scale;
 mod watch;
 mod world;
 
@@ -58,7 +60,7 @@ struct Total {
 impl Run {
     fn new(seed: u64, additive: bool, capacity: Capacity, settings: &Settings) -> Self {
         let now = Instant::now();
-        let watched = Watched::new(Kernel::new(capacity));
+        let watched = Watched::new(Kernel::new(capacity), world::addresses());
         Self {
             rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             world: World::new(additive),
@@ -105,8 +107,9 @@ impl Run {
     fn succeed(&mut self, settings: &Settings) {
         self.now += GRACE;
         let kernel = self.kernel().clone();
+        let peers = self.dataplane.store().peers.clone();
         let checked = self.dataplane.store().checked;
-        let mut watched = Watched::new(kernel);
+        let mut watched = Watched::new(kernel, peers);
         watched.checked = checked;
         self.dataplane =
             Dataplane::adopt_or_new(watched, settings, self.now).expect("the maps of before");
@@ -142,7 +145,7 @@ impl Run {
                 assert_eq!(kernel.peers[address].slot, report.ready[name]);
             }
         }
-        for address in world::addresses() {
+        for &address in &self.dataplane.store().peers {
             let entry = kernel.peers.get(&address).copied();
             let translated = self.world.node.contains(&address)
                 || self.world.compiled.services.contains(&address);
@@ -173,28 +176,21 @@ impl Run {
         let kernel = self.kernel();
         let mut meaning = BTreeMap::new();
         let classes = &self.world.compiled;
-        for address in world::addresses() {
-            let class = classes.addresses.get(&address).copied();
-            let class = class.or_else(|| {
-                crate::plan::nets::around(&classes.blocks, address).map(|(_, class)| *class)
+        for &address in &self.dataplane.store().peers {
+            let class = classes.addresses.get(&address).or_else(|| {
+                crate::plan::nets::around(&classes.blocks, address).map(|(_, class)| class)
             });
+            let class = class.copied().unwrap_or(ClassId::STRANGER);
             let number = kernel.class(address);
-            let before = meaning.insert(number, class.unwrap_or_default_class());
-            assert!(before.is_none_or(|before| Some(before) == meaning.get(&number).copied()));
+            let before = meaning.insert(number, class);
+            assert!(
+                before.is_none_or(|before| before == class),
+                "a number of two classes"
+            );
         }
         let numbers = meaning.len();
         let classes: HashSet<_> = meaning.into_values().collect();
         assert_eq!(numbers, classes.len(), "a class has two numbers");
-    }
-}
-
-trait OrStranger {
-    fn unwrap_or_default_class(self) -> palisade_policy::table::ClassId;
-}
-
-impl OrStranger for Option<palisade_policy::table::ClassId> {
-    fn unwrap_or_default_class(self) -> palisade_policy::table::ClassId {
-        self.unwrap_or(palisade_policy::table::ClassId::STRANGER)
     }
 }
 

@@ -6,12 +6,12 @@
 //! move the same way.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
 use palisade_common::value::{ALLOW_ALL, DENY_ALL, Peer, STRANGER};
-use palisade_policy::table::{Change, ClassId, TableId};
+use palisade_policy::table::{Cell, Change, ClassId, TableId};
 
 use super::{
     Known,
@@ -84,7 +84,7 @@ impl<'a> Direct<'a> {
         tables: &Tables,
         moves: &[Move],
     ) -> Option<HashMap<ClassId, u32>> {
-        let mut fresh: HashMap<ClassId, u32> = HashMap::new();
+        let mut fresh: BTreeMap<ClassId, u32> = BTreeMap::new();
         for &class in &self.new {
             fresh.insert(class, draft.ledger.take_class()?);
         }
@@ -103,12 +103,19 @@ impl<'a> Direct<'a> {
             };
             draft.charge(Account::Table(id));
             let whole = tables.fresh.contains(&id);
-            for (class, cell) in &compiled.cells {
-                if let Some(number) = number(*class)
-                    && *class != ClassId::STRANGER
-                    && *cell != compiled.default
-                    && (whole || fresh.contains_key(class))
-                {
+            let cells: Vec<(u32, &Cell)> = if whole {
+                let cells = compiled.cells.iter();
+                cells
+                    .filter_map(|(&class, cell)| Some((number(class)?, cell)))
+                    .collect()
+            } else {
+                let fresh = fresh.iter();
+                fresh
+                    .filter_map(|(class, &number)| Some((number, compiled.cells.get(class)?)))
+                    .collect()
+            };
+            for (number, cell) in cells {
+                if number != STRANGER && *cell != compiled.default {
                     draft.set_cell(table, number, cell);
                 }
             }

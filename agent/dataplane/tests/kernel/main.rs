@@ -6,3 +6,4 @@ mod discover;
 mod least_privilege;
 mod load;
 mod node;
+mod update;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Ports that verdicts are looked at for, of each of TCP, UDP and SCTP.
-pub(super) const PORTS: [u16; 9] = [0, 53, 80, 81, 255, 256, 8080, 30_000, 65_535];
+pub(super) const PORTS: [u16; 10] = [0, 53, 80, 81, 255, 256, 443, 8080, 65_534, 65_535];
 /// A verdict for every one of those, and for protocols without ports, as bits.
 pub(super) type Verdict = u32;
 

@@ -9,7 +9,7 @@ use palisade_policy::table::Direction;
 
 use super::{
     kernel::{Kernel, Verdict},
-    world::{World, addresses, isolation},
+    world::{World, isolation},
 };
 use crate::{
     apply::{Store, StoreError},
@@ -34,7 +34,7 @@ type Matrix = Vec<Verdict>;
 pub(super) struct Watched {
     pub(super) kernel: Kernel,
     subjects: Vec<Subject>,
-    peers: Vec<IpAddr>,
+    pub(super) peers: Vec<IpAddr>,
     new: Matrix,
     /// What may be allowed, and what must be.
     most: Matrix,
@@ -42,6 +42,8 @@ pub(super) struct Watched {
     pub(super) log: Vec<String>,
     /// Writes until the agent dies.
     pub(super) life: Option<usize>,
+    /// It has died.
+    pub(super) died: bool,
     /// Writes that fail for want of room or memory, by their number.
     pub(super) failing: HashSet<usize>,
     /// Verdicts may be denied that both states allow: something does not fit.
@@ -53,16 +55,18 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(kernel: Kernel) -> Self {
+    /// Looks at the verdicts with these addresses.
+    pub(super) fn new(kernel: Kernel, peers: Vec<IpAddr>) -> Self {
         Self {
             kernel,
             subjects: Vec::new(),
-            peers: addresses(),
+            peers,
             new: Vec::new(),
             most: Vec::new(),
             least: Vec::new(),
             log: Vec::new(),
             life: None,
+            died: false,
             failing: HashSet::new(),
             tight: false,
             kept: false,
@@ -232,6 +236,7 @@ fn matrix(
 impl Store for Watched {
     fn perform(&mut self, op: &Op) -> Result<(), StoreError> {
         if self.life.is_some_and(|life| self.writes >= life) {
+            self.died = true;
             return Err(StoreError::Other("dead".into()));
         }
         let may_fail = !matches!(op, Op::Slot { .. } | Op::Config(_) | Op::Default { .. });
