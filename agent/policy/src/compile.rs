@@ -26,8 +26,9 @@ use self::{
     lists::{ListId, Lists},
     output::Output,
     policies::Policies,
+    sets::Sets,
     tables::Tables,
-    units::{UnitId, Units},
+    units::Units,
 };
 use crate::{
     index::{Group, Index, Pod},
@@ -48,6 +49,7 @@ mod output;
 mod policies;
 mod ports;
 mod program;
+mod sets;
 mod tables;
 mod units;
 
@@ -83,6 +85,7 @@ pub struct Compiler {
     waiting: BTreeSet<Name>,
     policies: Policies,
     lists: Lists,
+    sets: Sets,
     admission: Admission,
     groups: Groups,
     blocks: Blocks,
@@ -105,6 +108,7 @@ impl Compiler {
             waiting: BTreeSet::new(),
             policies: Policies::default(),
             lists: Lists::default(),
+            sets: Sets::default(),
             admission: Admission::new(limits.blocks),
             groups: Groups::default(),
             blocks: Blocks::default(),
@@ -176,6 +180,7 @@ impl Compiler {
         for (old, new) in dirty.services {
             self.list_services(&old, &new);
         }
+        self.sets.sweep();
         self.output.take_change()
     }
 
@@ -223,15 +228,14 @@ impl Compiler {
         let Self {
             index,
             lists,
+            sets,
             groups,
             ..
         } = self;
         let mut moved = BTreeSet::new();
         for namespace in &dirty.namespaces {
-            for id in lists.relabel(index, namespace) {
-                if let Some(list) = lists.get(id) {
-                    groups.reconsider(index, id, list, namespace, &mut moved);
-                }
+            if lists.relabel(index, namespace) {
+                groups.relabel(index, lists, sets, namespace, &mut moved);
             }
         }
         let mut new: BTreeMap<&Arc<str>, Vec<Arc<Group>>> = BTreeMap::new();
@@ -243,16 +247,15 @@ impl Compiler {
             }
         }
         for (namespace, new) in new {
-            groups.add(index, lists, namespace, new);
+            groups.add(index, lists, sets, namespace, new);
         }
         let settled = lists.settle(index);
-        for (id, _) in &settled.gone {
-            groups.forget(*id, &mut moved);
+        for (id, list) in &settled.gone {
+            groups.dismiss(lists, sets, (*id, list), &mut moved);
+            lists.drop(*id, list);
         }
         for (id, list) in &settled.new {
-            for namespace in lists.namespaces(list) {
-                groups.reconsider(index, *id, list, &namespace, &mut moved);
-            }
+            groups.admit(index, lists, sets, (*id, list), &mut moved);
         }
         groups.use_names(self.policies.egress_names(), &mut moved);
         for group in moved {
@@ -265,13 +268,14 @@ impl Compiler {
     fn place_blocks(&mut self, settled: &lists::Settled) -> Moved {
         let Self {
             lists,
+            sets,
             admission,
             blocks,
             ..
         } = self;
         let mut moved = Moved::default();
         for (id, list) in &settled.gone {
-            blocks.remove(*id, &admission.admitted(list), &mut moved);
+            blocks.remove(sets, *id, &admission.admitted(list), &mut moved);
             admission.unwant(list);
         }
         for (_, list) in &settled.new {
@@ -282,12 +286,17 @@ impl Compiler {
         if !turned.is_empty() {
             let older = lists.iter().filter(|(id, _)| !new.contains(id));
             for (id, list) in older.filter(|(_, list)| list.blocks().any(|b| turned.contains(b))) {
-                blocks.remove(id, &admission.admitted_before(list, &turned), &mut moved);
-                blocks.place(id, &admission.admitted(list), &mut moved);
+                blocks.remove(
+                    sets,
+                    id,
+                    &admission.admitted_before(list, &turned),
+                    &mut moved,
+                );
+                blocks.place(sets, id, &admission.admitted(list), &mut moved);
             }
         }
         for (id, list) in &settled.new {
-            blocks.place(*id, &admission.admitted(list), &mut moved);
+            blocks.place(sets, *id, &admission.admitted(list), &mut moved);
         }
         moved
     }
@@ -323,7 +332,29 @@ impl Compiler {
     fn classify(&mut self, nodes: &BTreeSet<IpNet>) -> Vec<classes::Remeant> {
         let mut dirty = self.units.take_dirty();
         dirty.extend(self.classes.homeless());
-        let judged: Vec<_> = dirty.into_iter().map(|id| (id, self.meaning(id))).collect();
+        let Self {
+            groups,
+            blocks,
+            units,
+            ..
+        } = self;
+        let mut unions = self.sets.uniting();
+        let mut meaning = |id| -> Option<Meaning> {
+            let unit = units.get(id);
+            let node = blocks.get(&unit.node)?;
+            let Some(group) = unit.group else {
+                return Some(Meaning {
+                    lists: node.lists.clone(),
+                    ..Meaning::default()
+                });
+            };
+            let group = groups.get(group).filter(|_| !units.is_empty(id))?;
+            Some(Meaning {
+                lists: unions.of(&group.lists, &node.lists),
+                named: group.named.clone(),
+            })
+        };
+        let judged: Vec<_> = dirty.into_iter().map(|id| (id, meaning(id))).collect();
         let settled = self.classes.settle(&mut self.units, judged);
 
         let mut nodes = nodes.clone();
@@ -348,29 +379,6 @@ impl Compiler {
             self.output.set_block(net, class);
         }
         settled.remeant
-    }
-
-    /// What the addresses of a unit mean; `None` if there are none.
-    fn meaning(&self, id: UnitId) -> Option<Meaning> {
-        let unit = self.units.get(id);
-        let node = self.blocks.get(&unit.node)?;
-        let Some(group) = unit.group else {
-            return Some(Meaning {
-                lists: node.lists.clone(),
-                ..Meaning::default()
-            });
-        };
-        if self.units.is_empty(id) {
-            return None;
-        }
-        let group = self.groups.get(group)?;
-        let mut lists = [&*group.lists, &*node.lists].concat();
-        lists.sort_unstable();
-        lists.dedup();
-        Some(Meaning {
-            lists,
-            named: group.named.clone(),
-        })
     }
 
     /// Lists the pods of this node, and takes those off the list that are no more.

@@ -10,7 +10,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::lists::ListId;
+use super::{
+    lists::ListId,
+    sets::{Set, Sets, Turn},
+};
 use crate::model::Block;
 
 /// The nodes, by prefix: IPv4 before IPv6, each before all that it contains.
@@ -23,8 +26,8 @@ pub(super) struct Node {
     parent: Option<IpNet>,
     /// Prefixes of lists that are this one. A root without users is no block, only a place to be.
     users: usize,
-    /// The lists whose blocks match here, sorted.
-    pub(super) lists: Vec<ListId>,
+    /// The lists whose blocks match here.
+    pub(super) lists: Set,
 }
 
 /// What a change of blocks moved.
@@ -80,32 +83,40 @@ impl Blocks {
     }
 
     /// Lets these blocks of a list match.
-    pub(super) fn place(&mut self, id: ListId, blocks: &[&Block], moved: &mut Moved) {
+    pub(super) fn place(
+        &mut self,
+        sets: &mut Sets,
+        id: ListId,
+        blocks: &[&Block],
+        moved: &mut Moved,
+    ) {
         for net in prefixes(blocks.iter().copied()) {
             self.join(net, moved);
         }
-        for block in blocks {
-            for (net, node) in inside_mut(&mut self.0, block) {
-                if let Err(place) = node.lists.binary_search(&id) {
-                    node.lists.insert(place, id);
-                    moved.nodes.insert(*net);
-                }
-            }
-        }
+        self.turn(sets.adding(id), blocks, moved);
     }
 
     /// Takes back what [`Blocks::place`] did.
-    pub(super) fn remove(&mut self, id: ListId, blocks: &[&Block], moved: &mut Moved) {
+    pub(super) fn remove(
+        &mut self,
+        sets: &mut Sets,
+        id: ListId,
+        blocks: &[&Block],
+        moved: &mut Moved,
+    ) {
+        self.turn(sets.removing(id), blocks, moved);
+        for net in prefixes(blocks.iter().copied()) {
+            self.leave(net, moved);
+        }
+    }
+
+    fn turn(&mut self, mut turn: Turn, blocks: &[&Block], moved: &mut Moved) {
         for block in blocks {
             for (net, node) in inside_mut(&mut self.0, block) {
-                if let Ok(place) = node.lists.binary_search(&id) {
-                    node.lists.remove(place);
+                if turn.apply(&mut node.lists) {
                     moved.nodes.insert(*net);
                 }
             }
-        }
-        for net in prefixes(blocks.iter().copied()) {
-            self.leave(net, moved);
         }
     }
 

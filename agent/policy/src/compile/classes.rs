@@ -10,6 +10,7 @@ use super::{
     follow::{Part, follow},
     lists::ListId,
     ports::{NamedPorts, PortName},
+    sets::Set,
     units::{UnitId, Units},
 };
 use crate::table::ClassId;
@@ -17,8 +18,8 @@ use crate::table::ClassId;
 /// What tells a class from all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Meaning {
-    /// The lists that match, sorted.
-    pub(super) lists: Vec<ListId>,
+    /// The lists that match.
+    pub(super) lists: Set,
     /// The ports under the names that egress rules use.
     pub(super) named: NamedPorts,
 }

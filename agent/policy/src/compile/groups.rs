@@ -1,13 +1,14 @@
 //! Which peer lists match which groups of pods, and what their named ports mean.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
 use super::{
-    lists::{ListId, Lists, PeerList},
+    lists::{Label, ListId, Lists, PeerList},
     ports::{NamedPorts, PortName, resolve},
+    sets::{Set, Sets},
 };
 use crate::index::{Group, GroupId, Index};
 
@@ -16,7 +17,7 @@ use crate::index::{Group, GroupId, Index};
 pub(super) struct Groups {
     groups: HashMap<GroupId, State>,
     namespaces: HashMap<Arc<str>, BTreeSet<GroupId>>,
-    matched: HashMap<ListId, HashSet<GroupId>>,
+    labels: HashMap<Label, BTreeSet<GroupId>>,
     /// The names that egress rules use.
     names: BTreeSet<PortName>,
 }
@@ -24,8 +25,8 @@ pub(super) struct Groups {
 /// What is known of one group.
 pub(super) struct State {
     group: Arc<Group>,
-    /// The lists whose selectors match it, sorted.
-    pub(super) lists: Vec<ListId>,
+    /// The lists whose selectors match it.
+    pub(super) lists: Set,
     /// Its ports under the names that egress rules use.
     pub(super) named: NamedPorts,
 }
@@ -45,29 +46,21 @@ impl Groups {
         &mut self,
         index: &Index,
         lists: &Lists,
+        sets: &mut Sets,
         namespace: &Arc<str>,
         new: Vec<Arc<Group>>,
     ) {
-        let labels = index.namespace(namespace);
-        let candidates: Vec<_> = lists
-            .speaking_of(namespace)
-            .into_iter()
-            .filter_map(|id| Some((id, lists.get(id)?)))
-            .collect();
+        let mut matching = matching(index, lists, namespace);
         let members = self.namespaces.entry(namespace.clone()).or_default();
         for group in new {
-            let matching = candidates
-                .iter()
-                .filter(|(_, list)| list.matches(&group, labels));
-            let matching: Vec<_> = matching.map(|&(id, _)| id).collect();
-            for id in &matching {
-                self.matched.entry(*id).or_default().insert(group.id);
-            }
             members.insert(group.id);
-            let named = resolve(&group, |name| self.names.contains(name));
+            for (key, value) in &group.labels {
+                let label = (key.clone(), value.clone());
+                self.labels.entry(label).or_default().insert(group.id);
+            }
             let state = State {
-                lists: matching,
-                named,
+                lists: sets.of(&matching(&group)),
+                named: resolve(&group, |name| self.names.contains(name)),
                 group,
             };
             self.groups.insert(state.group.id, state);
@@ -75,64 +68,81 @@ impl Groups {
     }
 
     pub(super) fn remove(&mut self, id: GroupId) {
-        let Some(state) = self.groups.remove(&id) else {
+        let Some(State { group, .. }) = self.groups.remove(&id) else {
             return;
         };
-        for list in state.lists {
-            if let Some(groups) = self.matched.get_mut(&list) {
+        for (key, value) in &group.labels {
+            let label = (key.clone(), value.clone());
+            if let Some(groups) = self.labels.get_mut(&label) {
                 groups.remove(&id);
+                if groups.is_empty() {
+                    self.labels.remove(&label);
+                }
             }
         }
-        let namespace = &state.group.namespace;
-        if let Some(groups) = self.namespaces.get_mut(namespace) {
+        if let Some(groups) = self.namespaces.get_mut(&group.namespace) {
             groups.remove(&id);
             if groups.is_empty() {
-                self.namespaces.remove(namespace);
+                self.namespaces.remove(&group.namespace);
             }
         }
     }
 
-    /// Matches a list against the groups of a namespace, and notes those where it is not as before.
-    pub(super) fn reconsider(
+    /// Namespace selectors select the namespace that did not, or the reverse. Notes the groups that other
+    /// lists match than before.
+    pub(super) fn relabel(
         &mut self,
         index: &Index,
-        id: ListId,
-        list: &PeerList,
+        lists: &Lists,
+        sets: &mut Sets,
         namespace: &Arc<str>,
         moved: &mut BTreeSet<GroupId>,
     ) {
-        let labels = index.namespace(namespace);
-        for group in self.namespaces.get(namespace).into_iter().flatten() {
-            let Some(state) = self.groups.get_mut(group) else {
-                continue;
-            };
-            match (
-                list.matches(&state.group, labels),
-                state.lists.binary_search(&id),
-            ) {
-                (true, Err(place)) => {
-                    state.lists.insert(place, id);
-                    self.matched.entry(id).or_default().insert(*group);
+        let mut matching = matching(index, lists, namespace);
+        for id in self.namespaces.get(namespace).into_iter().flatten() {
+            if let Some(state) = self.groups.get_mut(id) {
+                let set = sets.of(&matching(&state.group));
+                if set != state.lists {
+                    state.lists = set;
+                    moved.insert(*id);
                 }
-                (false, Ok(place)) => {
-                    state.lists.remove(place);
-                    if let Some(groups) = self.matched.get_mut(&id) {
-                        groups.remove(group);
-                    }
-                }
-                _ => continue,
             }
-            moved.insert(*group);
         }
     }
 
-    /// Forgets a list, and notes the groups it matched.
-    pub(super) fn forget(&mut self, id: ListId, moved: &mut BTreeSet<GroupId>) {
-        for group in self.matched.remove(&id).unwrap_or_default() {
+    /// The list came. Notes the groups that it matches.
+    pub(super) fn admit(
+        &mut self,
+        index: &Index,
+        lists: &Lists,
+        sets: &mut Sets,
+        (id, list): (ListId, &PeerList),
+        moved: &mut BTreeSet<GroupId>,
+    ) {
+        let mut adding = sets.adding(id);
+        for group in self.candidates(lists, list) {
             if let Some(state) = self.groups.get_mut(&group)
-                && let Ok(place) = state.lists.binary_search(&id)
+                && list.matches(&state.group, index.namespace(&state.group.namespace))
+                && adding.apply(&mut state.lists)
             {
-                state.lists.remove(place);
+                moved.insert(group);
+            }
+        }
+    }
+
+    /// The list went. Notes the groups that it matched.
+    pub(super) fn dismiss(
+        &mut self,
+        lists: &Lists,
+        sets: &mut Sets,
+        (id, list): (ListId, &PeerList),
+        moved: &mut BTreeSet<GroupId>,
+    ) {
+        let mut removing = sets.removing(id);
+        for group in self.candidates(lists, list) {
+            if let Some(state) = self.groups.get_mut(&group)
+                && removing.apply(&mut state.lists)
+            {
                 moved.insert(group);
             }
         }
@@ -151,5 +161,35 @@ impl Groups {
                 moved.insert(*id);
             }
         }
+    }
+
+    /// All groups that the list can match.
+    fn candidates(&self, lists: &Lists, list: &PeerList) -> BTreeSet<GroupId> {
+        let required = list.handles().filter_map(|label| self.labels.get(&label));
+        let open = lists.open_namespaces(list);
+        let open = open.filter_map(|namespace| self.namespaces.get(namespace));
+        required.chain(open).flatten().copied().collect()
+    }
+}
+
+/// Finds the lists that match a group of the namespace.
+fn matching(
+    index: &Index,
+    lists: &Lists,
+    namespace: &Arc<str>,
+) -> impl FnMut(&Group) -> Vec<ListId> {
+    let labels = index.namespace(namespace);
+    let open = lists.open(namespace);
+    move |group| {
+        let candidates = lists.requiring(group).chain(open.iter().copied());
+        let mut matching: Vec<ListId> = candidates
+            .filter(|&id| {
+                let list = lists.get(id);
+                list.is_some_and(|list| list.matches(group, labels))
+            })
+            .collect();
+        matching.sort_unstable();
+        matching.dedup();
+        matching
     }
 }

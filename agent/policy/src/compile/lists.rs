@@ -2,17 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
     sync::Arc,
 };
 
 use crate::{
     index::{Group, Index},
-    model::{Block, Labels, Peer, Selector},
+    model::{Block, Labels, Operator, Peer, Selector},
 };
 
 /// The number of a peer list; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ListId(u32);
+pub(super) struct ListId(pub(super) u32);
 
 /// A `from` or `to` list, in the namespace it is said in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,12 +65,34 @@ impl PeerList {
         })
     }
 
-    fn selectors(&self) -> impl Iterator<Item = &Selector> {
+    fn pods(&self) -> impl Iterator<Item = (Option<&Selector>, &Selector)> {
         self.peers.iter().filter_map(|peer| match peer {
-            Peer::Pods { namespaces, .. } => namespaces.as_ref(),
+            Peer::Pods { namespaces, pods } => Some((namespaces.as_ref(), pods)),
             Peer::Block(_) => None,
         })
     }
+
+    /// Labels of which a pod has one if a selector of the list matches it, unless that selector is open.
+    pub(super) fn handles(&self) -> impl Iterator<Item = Label> {
+        let pods = self.pods().filter_map(|(_, pods)| handle(pods));
+        pods.flat_map(|(key, values)| values.iter().map(|value| (key.clone(), value.clone())))
+    }
+}
+
+/// A label: key and value.
+pub(super) type Label = (Arc<str>, Arc<str>);
+
+/// The shortest choice of values that a selector leaves for one key; `None`: it is open, and requires no
+/// certain label.
+fn handle(selector: &Selector) -> Option<(&Arc<str>, &[Arc<str>])> {
+    let choices = selector
+        .requirements()
+        .iter()
+        .filter_map(|one| match &one.operator {
+            Operator::In(values) => Some((&one.key, &**values)),
+            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+        });
+    choices.min_by_key(|(_, values)| values.len())
 }
 
 /// The peer without host bits.
@@ -88,7 +111,7 @@ fn masked(peer: &Peer) -> Peer {
     }
 }
 
-/// All peer lists, and which of them speak of which namespace.
+/// All peer lists, and how to find those that may match a pod.
 #[derive(Default)]
 pub(super) struct Lists {
     entries: BTreeMap<ListId, Entry>,
@@ -96,7 +119,11 @@ pub(super) struct Lists {
     created: u32,
     /// Lists whose number of users moved since the last `settle`.
     moved: BTreeSet<ListId>,
+    /// By the labels that they require of a pod.
+    handles: HashMap<Label, BTreeSet<ListId>>,
+    /// Those with an open selector, by the namespace they are said in,
     own: HashMap<Arc<str>, BTreeSet<ListId>>,
+    /// and by the namespaces they select.
     selectors: HashMap<Selector, Scope>,
 }
 
@@ -106,16 +133,19 @@ struct Entry {
     settled: bool,
 }
 
-/// What a namespace selector selects, and for whom.
+/// What a namespace selector selects, and who uses it.
 #[derive(Default)]
 struct Scope {
-    lists: BTreeSet<ListId>,
+    users: BTreeSet<ListId>,
+    /// Those of the users that leave it open which pods.
+    open: BTreeSet<ListId>,
     namespaces: BTreeSet<Arc<str>>,
 }
 
 /// The lists that came and went.
 pub(super) struct Settled {
     pub(super) new: Vec<(ListId, Arc<PeerList>)>,
+    /// Still found by [`Lists`], until [`Lists::drop`].
     pub(super) gone: Vec<(ListId, Arc<PeerList>)>,
 }
 
@@ -166,7 +196,6 @@ impl Lists {
             let list = entry.list.clone();
             if entry.users == 0 {
                 if entry.settled {
-                    self.unregister(id, &list);
                     settled.gone.push((id, list.clone()));
                 }
                 self.ids.remove(&list);
@@ -190,83 +219,111 @@ impl Lists {
         self.entries.iter().map(|(&id, entry)| (id, &entry.list))
     }
 
-    /// The namespaces whose pods the list may match.
-    pub(super) fn namespaces(&self, list: &PeerList) -> BTreeSet<Arc<str>> {
-        let mut namespaces: BTreeSet<_> = list.own.iter().cloned().collect();
-        for selector in list.selectors() {
-            if let Some(scope) = self.selectors.get(selector) {
-                namespaces.extend(scope.namespaces.iter().cloned());
-            }
-        }
-        namespaces
+    /// The namespaces where open selectors of the list may match pods.
+    pub(super) fn open_namespaces<'a>(
+        &'a self,
+        list: &'a PeerList,
+    ) -> impl Iterator<Item = &'a Arc<str>> {
+        let open = list.pods().filter(|(_, pods)| handle(pods).is_none());
+        open.flat_map(|(namespaces, _)| {
+            let scope = namespaces.and_then(|selector| self.selectors.get(selector));
+            let own = list.own.iter().filter(move |_| namespaces.is_none());
+            own.chain(scope.into_iter().flat_map(|scope| &scope.namespaces))
+        })
     }
 
-    /// The lists that may match pods of a namespace.
-    pub(super) fn speaking_of(&self, namespace: &Arc<str>) -> BTreeSet<ListId> {
+    /// The lists with open selectors that may match any pod of a namespace.
+    pub(super) fn open(&self, namespace: &Arc<str>) -> BTreeSet<ListId> {
         let mut lists = self.own.get(namespace).cloned().unwrap_or_default();
         for scope in self.selectors.values() {
             if scope.namespaces.contains(namespace) {
-                lists.extend(&scope.lists);
+                lists.extend(&scope.open);
             }
         }
         lists
     }
 
-    /// The lists that may match other pods of the namespace than before, because its labels changed.
-    pub(super) fn relabel(&mut self, index: &Index, namespace: &Arc<str>) -> BTreeSet<ListId> {
+    /// The lists with selectors that require a label of the group.
+    pub(super) fn requiring(&self, group: &Group) -> impl Iterator<Item = ListId> {
+        let labels = group.labels.iter();
+        let lists =
+            labels.filter_map(|(key, value)| self.handles.get(&(key.clone(), value.clone())));
+        lists.flatten().copied()
+    }
+
+    /// The labels of a namespace changed. Whether some selector selects it that did not, or the reverse.
+    pub(super) fn relabel(&mut self, index: &Index, namespace: &Arc<str>) -> bool {
         let labels = index.namespace(namespace);
-        let mut lists = BTreeSet::new();
+        let mut moved = false;
         for (selector, scope) in &mut self.selectors {
-            let selected = labels.is_some_and(|labels| selector.matches(labels));
-            let moved = if selected {
+            moved |= if labels.is_some_and(|labels| selector.matches(labels)) {
                 scope.namespaces.insert(namespace.clone())
             } else {
                 scope.namespaces.remove(namespace)
             };
-            if moved {
-                lists.extend(&scope.lists);
-            }
         }
-        lists
+        moved
     }
 
     fn register(&mut self, index: &Index, id: ListId, list: &PeerList) {
-        if let Some(own) = &list.own {
-            self.own.entry(own.clone()).or_default().insert(id);
+        for handle in list.handles() {
+            self.handles.entry(handle).or_default().insert(id);
         }
-        for selector in list.selectors() {
-            if !self.selectors.contains_key(selector) {
-                let selected = index
-                    .namespaces()
-                    .filter(|(_, labels)| selector.matches(labels));
-                let scope = Scope {
-                    lists: BTreeSet::new(),
-                    namespaces: selected.map(|(name, _)| name.clone()).collect(),
-                };
-                self.selectors.insert(selector.clone(), scope);
-            }
-            if let Some(scope) = self.selectors.get_mut(selector) {
-                scope.lists.insert(id);
+        for (namespaces, pods) in list.pods() {
+            let is_open = handle(pods).is_none();
+            if let Some(selector) = namespaces {
+                if !self.selectors.contains_key(selector) {
+                    let scope = Scope::of(index, selector);
+                    self.selectors.insert(selector.clone(), scope);
+                }
+                if let Some(scope) = self.selectors.get_mut(selector) {
+                    scope.users.insert(id);
+                    if is_open {
+                        scope.open.insert(id);
+                    }
+                }
+            } else if is_open && let Some(own) = &list.own {
+                self.own.entry(own.clone()).or_default().insert(id);
             }
         }
     }
 
-    fn unregister(&mut self, id: ListId, list: &PeerList) {
-        if let Some(own) = &list.own
-            && let Some(lists) = self.own.get_mut(own)
-        {
-            lists.remove(&id);
-            if lists.is_empty() {
-                self.own.remove(own);
-            }
+    /// Forgets a list that went.
+    pub(super) fn drop(&mut self, id: ListId, list: &PeerList) {
+        for handle in list.handles() {
+            forget(&mut self.handles, &handle, id);
         }
-        for selector in list.selectors() {
+        if let Some(own) = &list.own {
+            forget(&mut self.own, own, id);
+        }
+        for selector in list.pods().filter_map(|(namespaces, _)| namespaces) {
             if let Some(scope) = self.selectors.get_mut(selector) {
-                scope.lists.remove(&id);
-                if scope.lists.is_empty() {
+                scope.users.remove(&id);
+                scope.open.remove(&id);
+                if scope.users.is_empty() {
                     self.selectors.remove(selector);
                 }
             }
+        }
+    }
+}
+
+impl Scope {
+    fn of(index: &Index, selector: &Selector) -> Self {
+        let all = index.namespaces();
+        let selected = all.filter(|(_, labels)| selector.matches(labels));
+        Self {
+            namespaces: selected.map(|(name, _)| name.clone()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+fn forget<K: Eq + Hash>(of: &mut HashMap<K, BTreeSet<ListId>>, key: &K, id: ListId) {
+    if let Some(lists) = of.get_mut(key) {
+        lists.remove(&id);
+        if lists.is_empty() {
+            of.remove(key);
         }
     }
 }

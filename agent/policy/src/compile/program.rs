@@ -72,8 +72,10 @@ impl Program {
             });
         };
         if self.lists.len() < meaning.lists.len() {
-            let matching = |list: &ListId| meaning.lists.binary_search(list).is_ok();
-            let cells = self.lists.iter().filter(|(list, _)| matching(list));
+            let cells = self
+                .lists
+                .iter()
+                .filter(|(list, _)| meaning.lists.has(**list));
             cells.for_each(|(_, cell)| add(cell));
         } else {
             let cells = meaning.lists.iter().filter_map(|list| self.lists.get(list));
