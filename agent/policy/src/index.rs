@@ -13,10 +13,11 @@ use std::{
 
 use crate::model::{Key, Labels, Name, NamedPort, Namespace, Object, Objects, Policy, Service};
 
-use self::{claims::Claims, groups::Groups};
+use self::{claims::Claims, groups::Groups, strings::Strings};
 
 mod claims;
 mod groups;
+mod strings;
 
 /// The number of a group; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,7 +142,7 @@ pub struct Index {
     services: BTreeMap<Name, Service>,
     groups: Groups,
     claims: Claims,
-    nodes: BTreeSet<Arc<str>>,
+    strings: Strings,
 }
 
 impl Index {
@@ -286,7 +287,9 @@ impl Index {
     }
 
     fn apply_pod(&mut self, pod: crate::model::Pod) -> Option<Delta> {
-        let group = self.groups.join(pod.name.namespace, pod.labels, pod.ports);
+        let group = self
+            .groups
+            .join(&mut self.strings, pod.name.namespace, pod.labels, pod.ports);
         let mut addresses: Vec<IpAddr> = Vec::with_capacity(pod.addresses.len());
         for address in pod.addresses {
             if !addresses.contains(&address) {
@@ -300,7 +303,7 @@ impl Index {
             },
             uid: pod.uid,
             group,
-            node: pod.node.map(|node| self.node(node)),
+            node: pod.node.map(|node| self.strings.share(node)),
             addresses: addresses.into(),
             host_network: pod.host_network,
             finished: pod.finished,
@@ -353,14 +356,5 @@ impl Index {
             }
         }
         self.groups.leave(&old.group);
-    }
-
-    /// The one copy of a node's name.
-    fn node(&mut self, name: Arc<str>) -> Arc<str> {
-        if let Some(known) = self.nodes.get(&name) {
-            return known.clone();
-        }
-        self.nodes.insert(name.clone());
-        name
     }
 }

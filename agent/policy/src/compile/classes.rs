@@ -21,7 +21,7 @@ pub(super) struct Meaning {
     /// The lists that match.
     pub(super) lists: Set,
     /// The ports under the names that egress rules use.
-    pub(super) named: NamedPorts,
+    pub(super) named: Arc<NamedPorts>,
 }
 
 /// A class whose meaning changed. One that came meant nothing before, one that went means nothing.

@@ -1,7 +1,7 @@
 //! Which peer lists match which groups of pods, and what their named ports mean.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -18,8 +18,9 @@ pub(super) struct Groups {
     groups: HashMap<GroupId, State>,
     namespaces: HashMap<Arc<str>, BTreeSet<GroupId>>,
     labels: HashMap<Label, BTreeSet<GroupId>>,
-    /// The names that egress rules use.
+    /// The names that egress rules use, and what is found under them.
     names: BTreeSet<PortName>,
+    named: HashSet<Arc<NamedPorts>>,
 }
 
 /// What is known of one group.
@@ -28,7 +29,7 @@ pub(super) struct State {
     /// The lists whose selectors match it.
     pub(super) lists: Set,
     /// Its ports under the names that egress rules use.
-    pub(super) named: NamedPorts,
+    pub(super) named: Arc<NamedPorts>,
 }
 
 impl Groups {
@@ -60,7 +61,7 @@ impl Groups {
             }
             let state = State {
                 lists: sets.of(&matching(&group)),
-                named: resolve(&group, |name| self.names.contains(name)),
+                named: resolved(&self.names, &mut self.named, &group),
                 group,
             };
             self.groups.insert(state.group.id, state);
@@ -154,8 +155,9 @@ impl Groups {
             return;
         }
         self.names = names;
+        self.named.clear();
         for (id, state) in &mut self.groups {
-            let named = resolve(&state.group, |name| self.names.contains(name));
+            let named = resolved(&self.names, &mut self.named, &state.group);
             if named != state.named {
                 state.named = named;
                 moved.insert(*id);
@@ -170,6 +172,21 @@ impl Groups {
         let open = open.filter_map(|namespace| self.namespaces.get(namespace));
         required.chain(open).flatten().copied().collect()
     }
+}
+
+/// The one copy of what a group has under these names.
+fn resolved(
+    names: &BTreeSet<PortName>,
+    known: &mut HashSet<Arc<NamedPorts>>,
+    group: &Group,
+) -> Arc<NamedPorts> {
+    let named = resolve(group, |name| names.contains(name));
+    if let Some(known) = known.get(&named) {
+        return known.clone();
+    }
+    let named = Arc::new(named);
+    known.insert(named.clone());
+    named
 }
 
 /// Finds the lists that match a group of the namespace.

@@ -5,7 +5,7 @@
 //! changes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
@@ -67,8 +67,8 @@ impl Unit {
 pub(super) struct Units {
     units: Vec<Unit>,
     free: Vec<UnitId>,
-    nodes: HashMap<IpNet, BTreeMap<Option<GroupId>, UnitId>>,
-    groups: HashMap<GroupId, BTreeSet<UnitId>>,
+    nodes: BTreeMap<(IpNet, Option<GroupId>), UnitId>,
+    groups: BTreeSet<(GroupId, UnitId)>,
     places: BTreeMap<IpAddr, (UnitId, usize)>,
     /// Units that may mean something else than before.
     dirty: BTreeSet<UnitId>,
@@ -96,16 +96,13 @@ impl Units {
 
     /// The unit of the addresses in a node that no pod owns.
     pub(super) fn base(&self, net: &IpNet) -> Option<UnitId> {
-        self.nodes.get(net)?.get(&None).copied()
+        self.nodes.get(&(*net, None)).copied()
     }
 
     /// The units of a node.
     pub(super) fn of_node(&self, net: &IpNet) -> impl Iterator<Item = UnitId> {
-        self.nodes
-            .get(net)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .copied()
+        let range = (*net, None)..=(*net, Some(GroupId(u32::MAX)));
+        self.nodes.range(range).map(|(_, &id)| id)
     }
 
     /// Units that may mean something else than before, since the last call.
@@ -114,8 +111,9 @@ impl Units {
     }
 
     pub(super) fn touch_group(&mut self, group: GroupId) {
+        let range = (group, UnitId::MIN)..=(group, UnitId::MAX);
         self.dirty
-            .extend(self.groups.get(&group).into_iter().flatten());
+            .extend(self.groups.range(range).map(|(_, id)| id));
     }
 
     /// Units that are in another node than before, since the last call.
@@ -126,7 +124,7 @@ impl Units {
     /// The node came, went, or is matched by other lists.
     pub(super) fn touch_node(&mut self, net: IpNet) {
         self.unit(None, net);
-        let units = self.nodes.get(&net).into_iter().flat_map(BTreeMap::values);
+        let units: Vec<UnitId> = self.of_node(&net).collect();
         self.dirty.extend(units);
     }
 
@@ -159,18 +157,15 @@ impl Units {
         let (Some(group), from) = (unit.group, unit.node) else {
             return;
         };
-        let merges = self
-            .nodes
-            .get(&to)
-            .is_some_and(|units| units.contains_key(&unit.group));
+        let merges = self.nodes.contains_key(&(to, unit.group));
         if addresses.len() < unit.members.len() || merges {
             for address in addresses {
                 self.place(output, address, Some((group, to)));
             }
             return;
         }
-        self.unregister(from, Some(group));
-        self.nodes.entry(to).or_default().insert(Some(group), id);
+        self.nodes.remove(&(from, Some(group)));
+        self.nodes.insert((to, Some(group)), id);
         self.unit(None, to);
         self.units[id].node = to;
         self.dirty.insert(id);
@@ -247,32 +242,17 @@ impl Units {
     /// Forgets a unit that is of no class any more.
     pub(super) fn remove(&mut self, id: UnitId) {
         let unit = &self.units[id];
-        let (node, group) = (unit.node, unit.group);
-        self.unregister(node, group);
-        if let Some(group) = group
-            && let Some(units) = self.groups.get_mut(&group)
-        {
-            units.remove(&id);
-            if units.is_empty() {
-                self.groups.remove(&group);
-            }
+        self.nodes.remove(&(unit.node, unit.group));
+        if let Some(group) = unit.group {
+            self.groups.remove(&(group, id));
         }
         self.shifted.remove(&id);
         self.free.push(id);
     }
 
-    fn unregister(&mut self, node: IpNet, group: Option<GroupId>) {
-        if let Some(units) = self.nodes.get_mut(&node) {
-            units.remove(&group);
-            if units.is_empty() {
-                self.nodes.remove(&node);
-            }
-        }
-    }
-
     /// The unit of these, made if need be.
     fn unit(&mut self, group: Option<GroupId>, node: IpNet) -> UnitId {
-        if let Some(&id) = self.nodes.get(&node).and_then(|units| units.get(&group)) {
+        if let Some(&id) = self.nodes.get(&(node, group)) {
             return id;
         }
         let unit = Unit {
@@ -293,10 +273,10 @@ impl Units {
                 self.units.len() - 1
             }
         };
-        self.nodes.entry(node).or_default().insert(group, id);
+        self.nodes.insert((node, group), id);
         self.dirty.insert(id);
         if let Some(group) = group {
-            self.groups.entry(group).or_default().insert(id);
+            self.groups.insert((group, id));
             // Entries are told against the class of the node's other addresses.
             self.unit(None, node);
         }

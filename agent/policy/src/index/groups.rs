@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Group, GroupId};
+use super::{Group, GroupId, strings::Strings};
 use crate::model::{Labels, NamedPort};
 
 /// Each group once, with the number of its pods.
@@ -42,6 +42,7 @@ impl Groups {
     /// The group of a further pod.
     pub(super) fn join(
         &mut self,
+        strings: &mut Strings,
         namespace: Arc<str>,
         labels: Labels,
         mut ports: Vec<NamedPort>,
@@ -61,8 +62,11 @@ impl Groups {
             }
             Entry::Vacant(place) => {
                 self.created += 1;
-                let group = place.key().0.clone();
-                place.insert(1);
+                let Content(mut group) = place.into_key();
+                if let Some(group) = Arc::get_mut(&mut group) {
+                    share(strings, group);
+                }
+                self.pods.insert(Content(group.clone()), 1);
                 group
             }
         }
@@ -87,5 +91,17 @@ impl Groups {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.pods.keys().map(|content| &content.0)
+    }
+}
+
+/// Replaces the strings of a group by the copies that others share.
+fn share(strings: &mut Strings, group: &mut Group) {
+    let labels = std::mem::take(&mut group.labels).into_iter();
+    group.labels = labels
+        .map(|(key, value)| (strings.share(key), strings.share(value)))
+        .collect();
+    group.namespace = strings.share(group.namespace.clone());
+    for port in &mut group.ports {
+        port.name = strings.share(port.name.clone());
     }
 }
