@@ -6,7 +6,6 @@
 //! is read through its id, with `CAP_NET_ADMIN` alone (`IFLA_TARGET_NETNSID`, Linux 4.20).
 
 use std::{
-    ffi::CStr,
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd as _},
@@ -355,14 +354,6 @@ fn check(operation: &'static str, payload: &[u8], flags: u16) -> Result<(), Netl
         }
     }
     Err(error)
-}
-
-/// Text up to its NUL.
-fn text(bytes: &[u8]) -> String {
-    CStr::from_bytes_until_nul(bytes).map_or_else(
-        |_no_nul| String::from_utf8_lossy(bytes).into_owned(),
-        |text| text.to_string_lossy().into_owned(),
-    )
 }
 
 // Numbers of include/uapi/linux that libc does not name.

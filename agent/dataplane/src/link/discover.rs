@@ -167,7 +167,7 @@ impl Discovery {
         let mut pods = BTreeMap::new();
         for &address in wanted {
             let found = match hosts.get(&address).and_then(|host| links.get(host)) {
-                Some(link) => Ok(interface(link, &links, Found::Address)),
+                Some(link) => Ok(self.interface(link, &links, Found::Address)),
                 None => match self.by_route(address, &links)? {
                     Some(interface) => Ok(interface),
                     None => Err(self.files.explain(&mut self.socket, address)),
@@ -252,7 +252,25 @@ impl Discovery {
         let link = links
             .get(&ifindex)
             .filter(|link| matches!(link.kind.as_deref(), Some("veth" | "netkit" | "tun")));
-        Ok(link.map(|link| interface(link, links, Found::Route)))
+        Ok(link.map(|link| self.interface(link, links, Found::Route)))
+    }
+
+    fn interface(&self, link: &Link, links: &Links, found: Found) -> PodInterface {
+        let namespace = pair(link).map(|(namespace, ..)| namespace);
+        let inside = namespace.and_then(|namespace| self.namespaces.get(&namespace));
+        let siblings = inside.into_iter().flat_map(|inside| &inside.pairs);
+        PodInterface {
+            ifindex: link.index,
+            name: link.name.clone(),
+            bridge: device::bridge(links, link),
+            link_header: device::link_header(link.link_type).unwrap_or(device::ETHERNET_HEADER),
+            namespace,
+            others: siblings
+                .map(|(host, _)| *host)
+                .filter(|host| *host != link.index)
+                .collect(),
+            found,
+        }
     }
 }
 
@@ -278,24 +296,6 @@ fn pair(link: &Link) -> Option<(i32, u32, u32)> {
     matches!(link.kind.as_deref(), Some("veth" | "netkit"))
         .then(|| Some((link.peer_namespace?, link.index, link.peer?)))
         .flatten()
-}
-
-fn interface(link: &Link, links: &Links, found: Found) -> PodInterface {
-    let namespace = pair(link).map(|(namespace, ..)| namespace);
-    PodInterface {
-        ifindex: link.index,
-        name: link.name.clone(),
-        bridge: device::bridge(links, link),
-        link_header: device::link_header(link.link_type).unwrap_or(device::ETHERNET_HEADER),
-        namespace,
-        others: links
-            .values()
-            .filter(|other| other.index != link.index)
-            .filter(|other| namespace.is_some() && pair(other).map(|(id, ..)| id) == namespace)
-            .map(|other| other.index)
-            .collect(),
-        found,
-    }
 }
 
 #[cfg(test)]

@@ -42,26 +42,34 @@ pub struct LocalAddress {
 impl Link {
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
         let (header, rest) = LinkHeader::read_from_prefix(payload).ok()?;
-        let attributes = Attributes::new(rest);
-        Some(Self {
+        let mut link = Self {
             index: u32::try_from(header.index).ok()?,
-            name: attributes.text(libc::IFLA_IFNAME)?,
-            kind: attributes
-                .find(libc::IFLA_LINKINFO)
-                .and_then(|info| Attributes::new(info).text(IFLA_INFO_KIND)),
+            name: String::new(),
+            kind: None,
             link_type: header.link_type,
             flags: header.flags,
-            peer: attributes.u32(libc::IFLA_LINK).filter(|index| *index != 0),
-            peer_namespace: attributes
-                .u32(libc::IFLA_LINK_NETNSID)
-                .map(|id| id as i32)
-                .filter(|id| *id >= 0),
-            master: attributes.u32(libc::IFLA_MASTER),
-            xdp: attributes
-                .find(libc::IFLA_XDP)
-                .map(Attributes::new)
-                .and_then(|xdp| IFLA_XDP_PROGRAMS.into_iter().find_map(|kind| xdp.u32(kind))),
-        })
+            peer: None,
+            peer_namespace: None,
+            master: None,
+            xdp: None,
+        };
+        for (kind, value) in Attributes::new(rest).iter() {
+            match kind {
+                libc::IFLA_IFNAME => link.name = value.text(),
+                libc::IFLA_LINKINFO => link.kind = value.nested().text(IFLA_INFO_KIND),
+                libc::IFLA_LINK => link.peer = value.u32().filter(|index| *index != 0),
+                libc::IFLA_LINK_NETNSID => {
+                    link.peer_namespace = value.u32().and_then(|id| id.try_into().ok());
+                }
+                libc::IFLA_MASTER => link.master = value.u32(),
+                libc::IFLA_XDP => {
+                    let programs = IFLA_XDP_PROGRAMS.into_iter();
+                    link.xdp = programs.filter_map(|kind| value.nested().u32(kind)).next();
+                }
+                _ => {}
+            }
+        }
+        (!link.name.is_empty()).then_some(link)
     }
 }
 
@@ -72,7 +80,8 @@ impl LocalAddress {
         // On a point-to-point address IFA_ADDRESS is the other end.
         let bytes = attributes
             .find(libc::IFA_LOCAL)
-            .or_else(|| attributes.find(libc::IFA_ADDRESS))?;
+            .or_else(|| attributes.find(libc::IFA_ADDRESS))?
+            .0;
         let address = match bytes.len() {
             4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
             _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),

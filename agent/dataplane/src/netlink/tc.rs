@@ -7,7 +7,7 @@ use zerocopy::FromBytes as _;
 
 use super::{
     NetlinkError, Socket,
-    wire::{Attributes, Request, TcHeader},
+    wire::{Attributes, Request, TcHeader, Value},
 };
 
 /// A hook of the `clsact` qdisc.
@@ -131,7 +131,7 @@ impl Socket {
             if header.handle == 0 {
                 return Ok(None);
             }
-            let options = attributes.find(libc::TCA_OPTIONS).map(Attributes::new);
+            let options = attributes.find(libc::TCA_OPTIONS).map(Value::nested);
             Ok(Some(Filter {
                 priority: (header.info >> 16) as u16,
                 handle: header.handle,

@@ -1,5 +1,7 @@
 //! Messages as bytes: the headers of `include/uapi/linux/{netlink,rtnetlink}.h`, all in host order.
 
+use std::ffi::CStr;
+
 use netlink_packet_core::{NLA_F_NESTED, NlasIterator};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -155,7 +157,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The attributes of a message, decoded one by one when asked for.
+/// The attributes of a message, up to the first that is cut short.
 #[derive(Clone, Copy)]
 pub(super) struct Attributes<'a> {
     bytes: &'a [u8],
@@ -166,25 +168,54 @@ impl<'a> Attributes<'a> {
         Self { bytes }
     }
 
-    /// The value of the first attribute of a kind.
-    pub(super) fn find(self, kind: u16) -> Option<&'a [u8]> {
+    /// Each with its kind, in order.
+    pub(super) fn iter(self) -> impl Iterator<Item = (u16, Value<'a>)> {
         NlasIterator::new(self.bytes)
             .map_while(Result::ok)
-            .find(|attribute| attribute.kind() == kind)
             .map(|attribute| {
                 let length = usize::from(attribute.length());
-                &attribute.into_inner()[ATTRIBUTE_HEADER..length]
+                let value = &attribute.into_inner()[ATTRIBUTE_HEADER..length];
+                (attribute.kind(), Value(value))
             })
+    }
+
+    /// The value of the first attribute of a kind.
+    pub(super) fn find(self, kind: u16) -> Option<Value<'a>> {
+        let mut all = self.iter();
+        all.find(|(other, _)| *other == kind)
+            .map(|(_, value)| value)
     }
 
     /// A 32-bit number.
     pub(super) fn u32(self, kind: u16) -> Option<u32> {
-        Some(u32::from_ne_bytes(self.find(kind)?.try_into().ok()?))
+        self.find(kind)?.u32()
     }
 
     /// A text.
     pub(super) fn text(self, kind: u16) -> Option<String> {
-        self.find(kind).map(super::text)
+        self.find(kind).map(Value::text)
+    }
+}
+
+/// The value of an attribute.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a>(pub(super) &'a [u8]);
+
+impl<'a> Value<'a> {
+    /// As a 32-bit number.
+    pub(super) fn u32(self) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.0.try_into().ok()?))
+    }
+
+    /// As text, up to its NUL.
+    pub(super) fn text(self) -> String {
+        let text = CStr::from_bytes_until_nul(self.0).map_or(self.0, CStr::to_bytes);
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    /// As attributes.
+    pub(super) fn nested(self) -> Attributes<'a> {
+        Attributes::new(self.0)
     }
 }
 
@@ -206,7 +237,7 @@ mod tests {
         assert_eq!((header.kind, header.sequence), (7, 42));
         let attributes = Attributes::new(&payload[size_of::<AddressHeader>()..]);
         assert_eq!(attributes.text(3).as_deref(), Some("veth0"));
-        let nested = Attributes::new(attributes.find(9).unwrap());
+        let nested = attributes.find(9).unwrap().nested();
         assert_eq!(nested.u32(1), Some(5));
         assert_eq!(nested.u32(2), None);
     }
@@ -228,7 +259,7 @@ mod tests {
             assert!(matches!(Messages::new(&bytes).next(), Some(None)) || length == 17);
         }
         for attribute in [[0u8, 0, 1, 0], [3, 0, 1, 0], [255, 255, 1, 0]] {
-            assert_eq!(Attributes::new(&attribute).find(1), None);
+            assert!(Attributes::new(&attribute).find(1).is_none());
         }
     }
 }

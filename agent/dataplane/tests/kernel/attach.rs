@@ -46,6 +46,12 @@ fn clean(report: Report) -> (usize, usize) {
     (report.put, report.removed)
 }
 
+/// A hundred, or as many as there is time for.
+fn rounds() -> impl Iterator<Item = u32> {
+    let start = Instant::now();
+    (0..100).take_while(move |round| *round < 3 || start.elapsed() < Duration::from_secs(5))
+}
+
 /// A pod `a` at 10.1.0.2 behind `veth-a`, and a further device `up0`.
 fn small_node() {
     ptp_pod("a", "10.1.0.2", "fd00::2");
@@ -104,7 +110,7 @@ fn a_successor_takes_over_without_a_gap() {
         // Not one of the predecessor's descriptors is open; the programs run on.
         let stream = Stream::start("a", node_address());
         stream.flow(100);
-        for _ in 0..200 {
+        for _ in rounds() {
             let programs = programs(DROP);
             let mut successor = attachments(&pins, strategy);
             assert_eq!(
@@ -147,7 +153,7 @@ fn a_device_turns_from_exit_to_pod_and_back_without_a_gap() {
         let received = listen_in_pod();
         let sender = UdpSocket::bind((node_address(), 0)).unwrap();
         let sending = Sending::start(sender);
-        for _ in 0..100 {
+        for _ in rounds() {
             assert_eq!(
                 clean(attachments.reconcile(&programs, &as_pod).unwrap()),
                 (2, 0)
@@ -572,7 +578,7 @@ fn a_folder_elsewhere_is_refused() {
 }
 
 #[test]
-fn many_pods_are_taken_over_in_milliseconds() {
+fn many_pods_are_taken_over_without_waiting_for_each() {
     with_both(|strategy| {
         // The first attachment to each TCX hook waits for a grace period; see `link/tcx.rs`.
         const PODS: u32 = 50;
@@ -590,19 +596,22 @@ fn many_pods_are_taken_over_in_milliseconds() {
         let timed = |what: &str, attachments: &mut Attachments, programs: &Programs| {
             let start = Instant::now();
             let (put, _) = clean(attachments.reconcile(programs, &wanted).unwrap());
-            println!("{strategy:?} {what}: {put} hooks in {:?}", start.elapsed());
-            put
+            let elapsed = start.elapsed();
+            println!("{strategy:?} {what}: {put} hooks in {elapsed:?}");
+            (put, elapsed)
         };
         let both = 2 * PODS as usize;
-        let first = programs(PASS);
+        let programs = programs(PASS);
         let mut attachments = self::attachments(&pins, strategy);
-        assert_eq!(timed("first", &mut attachments, &first), both);
-        assert_eq!(timed("unchanged", &mut attachments, &first), 0);
+        let (put, first) = timed("first", &mut attachments, &programs);
+        assert_eq!(put, both);
+        assert_eq!(timed("unchanged", &mut attachments, &programs).0, 0);
         let mut successor = self::attachments(&pins, strategy);
-        // Slack for an emulated machine; the printed values are the measurement.
-        let start = Instant::now();
-        assert_eq!(timed("successor", &mut successor, &programs(PASS)), both);
-        assert_eq!(successor.verify(&first, &wanted).unwrap().len(), both);
-        assert!(start.elapsed() < Duration::from_secs(2));
+        let (put, taken_over) = timed("successor", &mut successor, &self::programs(PASS));
+        assert_eq!(put, both);
+        assert!(
+            strategy == Strategy::Clsact || taken_over < first / 4,
+            "a replacement waits as long as an attachment"
+        );
     });
 }

@@ -316,7 +316,7 @@ fn wait_until_gone(device: &str) {
 }
 
 #[test]
-fn two_hundred_pods_are_found_in_milliseconds() {
+fn known_pods_are_not_looked_for_again() {
     on_node(|| {
         const PODS: usize = 200;
         let pods = 0..PODS;
@@ -339,25 +339,26 @@ fn two_hundred_pods_are_found_in_milliseconds() {
         let mut one_missing = all.clone();
         one_missing.insert(address("10.250.0.1"));
         let discovery = &mut discovery();
-        let mut timed = |what: &str, wanted: &BTreeSet<IpAddr>, pods: usize| {
-            let start = Instant::now();
-            let scan = discovery.scan(wanted).unwrap();
-            let elapsed = start.elapsed();
-            assert_eq!(scan.pods.values().flatten().count(), pods);
-            println!("{what}: {elapsed:?}");
-            elapsed
+        // The best of some, for a busy machine; the printed values are the measurement.
+        let mut best = |what: &str, wanted: &BTreeSet<IpAddr>, anew: bool| {
+            let times = (0..5).map(|_| {
+                if anew {
+                    discovery.forget();
+                }
+                let start = Instant::now();
+                let scan = discovery.scan(wanted).unwrap();
+                assert_eq!(scan.pods.values().flatten().count(), PODS);
+                start.elapsed()
+            });
+            let best = times.min().unwrap();
+            println!("{what}: {best:?}");
+            best
         };
-        timed("first scan of 200 pods", &all, PODS);
-        let rescan = timed("rescan, nothing changed", &all, PODS);
-        timed(
-            "scan with one address missing, files read",
-            &one_missing,
-            PODS,
-        );
-        let waiting = timed("rescan, one still missing", &one_missing, PODS);
-        // Slack for an emulated machine; the printed values are the measurement.
-        assert!(rescan < Duration::from_secs(2), "{rescan:?}");
-        assert!(waiting < Duration::from_secs(2), "{waiting:?}");
+        let first = best("all 200 pods anew", &all, true);
+        let again = best("200 known pods", &all, false);
+        let first_waiting = best("200 pods anew, files too", &one_missing, true);
+        let waiting = best("200 known pods and a missing one", &one_missing, false);
+        assert!(again < first && waiting < first_waiting);
     });
 }
 
