@@ -109,6 +109,8 @@ pub struct Scan {
     pub xdp: BTreeMap<u32, u32>,
     /// Every address of the node itself, link-local ones and those of the loopback device included.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// How many other namespaces were read for this.
+    pub namespaces_read: usize,
 }
 
 /// Finds pods' interfaces, again and again; what has not changed is not read twice.
@@ -162,7 +164,7 @@ impl Discovery {
             .into_iter()
             .map(|link| (link.index, link))
             .collect();
-        self.read_namespaces(&links, wanted);
+        let namespaces_read = self.read_namespaces(&links, wanted);
         let hosts = hosts(&self.namespaces);
         let mut pods = BTreeMap::new();
         for &address in wanted {
@@ -191,6 +193,7 @@ impl Discovery {
                 .map(|local| local.address)
                 .collect(),
             pods,
+            namespaces_read,
         })
     }
 
@@ -201,8 +204,8 @@ impl Discovery {
     }
 
     /// Reads the addresses of every namespace that a device of the node leads into, but for those that are
-    /// known, unchanged and hold a wanted address.
-    fn read_namespaces(&mut self, links: &Links, wanted: &BTreeSet<IpAddr>) {
+    /// known, unchanged and hold a wanted address. Tells how many it has read.
+    fn read_namespaces(&mut self, links: &Links, wanted: &BTreeSet<IpAddr>) -> usize {
         let mut pairs: BTreeMap<i32, BTreeSet<(u32, u32)>> = BTreeMap::new();
         for (namespace, host, inside) in links.values().filter_map(pair) {
             pairs.entry(namespace).or_default().insert((host, inside));
@@ -215,6 +218,7 @@ impl Discovery {
             .flat_map(|inside| inside.addresses.iter().map(|local| local.address))
             .collect();
         let complete = wanted.is_subset(&held);
+        let mut read = 0;
         for (namespace, pairs) in pairs {
             if let Some(inside) = self.namespaces.get(&namespace) {
                 let settled = complete
@@ -226,6 +230,7 @@ impl Discovery {
                     continue;
                 }
             }
+            read += 1;
             // A namespace may go at any time; then it holds no pod.
             match self.socket.addresses(Namespace::Id(namespace)) {
                 Ok(addresses) => {
@@ -238,6 +243,7 @@ impl Discovery {
                 }
             }
         }
+        read
     }
 
     fn by_route(
