@@ -19,19 +19,15 @@ pub(super) struct Console {
     /// Verified instructions, by program.
     pub(super) instructions: BTreeMap<String, u64>,
     pub(super) skips: Vec<String>,
-    /// Whether the check came to run at all.
-    pub(super) begun: bool,
 }
 
 impl Console {
     pub(super) fn read(text: &str) -> Self {
         let mut instructions = BTreeMap::new();
         let mut skips = Vec::new();
-        let mut begun = false;
         let mut verdict = None;
         let mut crash = None;
         for line in text.lines().map(str::trim) {
-            begun |= line.starts_with("kernel ");
             if let Some(counted) = line.strip_prefix("INSNS ") {
                 instructions.extend(instruction(counted));
             } else if let Some(reason) = line.strip_prefix("SKIP: ") {
@@ -50,7 +46,6 @@ impl Console {
             end: crash.or(verdict).unwrap_or_else(silent),
             instructions,
             skips,
-            begun,
         }
     }
 }
