@@ -10,11 +10,11 @@ use std::{
 };
 
 use palisade_common::event::Event as Record;
-use palisade_dataplane::netlink::Changes;
+use palisade_dataplane::{link::discover::Scan, netlink::Changes};
 use palisade_policy::compile::Compiler;
 use tokio::sync::{oneshot, watch};
 
-use self::{kernel::Kernel, pods::Pods};
+use self::{kernel::Kernel, pods::Pods, scanner::Scanner};
 use crate::{
     api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Status},
     explain::{Nodes, Query, answer},
@@ -25,6 +25,7 @@ use crate::{
 mod flows;
 pub mod kernel;
 mod pods;
+pub mod scanner;
 mod status;
 mod update;
 
@@ -35,6 +36,8 @@ pub enum Event {
     Batch(Batch),
     /// Devices, addresses or routes of the node moved.
     Links(Changes),
+    /// What was found of the node's devices.
+    Scan(anyhow::Result<Scan>),
     /// Packets were denied. The token lives as long as they wait, so that whoever reads them sees how many do.
     Denied(Vec<Record>, Arc<()>),
     /// Somebody asks for the whole state.
@@ -97,6 +100,11 @@ pub struct Engine {
     compiler: Compiler,
     nodes: Nodes,
     kernel: Kernel,
+    scanner: Scanner,
+    /// Whether the node's devices were looked at once.
+    placed: bool,
+    /// Why the last look at the node's devices failed.
+    blind: Option<String>,
     pods: Pods,
     /// Of the source.
     issues: Arc<[Issue]>,
@@ -120,6 +128,8 @@ struct Due {
     objects: bool,
     /// Devices may have changed.
     links: bool,
+    /// They were looked at.
+    scanned: bool,
     /// All that is attached has to be looked at.
     verify: bool,
     /// When a failed update is tried again, and after how long.
@@ -132,6 +142,7 @@ impl Engine {
     pub fn new(
         node: &str,
         kernel: Kernel,
+        scanner: Scanner,
         summary: watch::Sender<Arc<Summary>>,
         measures: Measures,
         pulse: Pulse,
@@ -142,6 +153,9 @@ impl Engine {
             node,
             nodes: Nodes::default(),
             kernel,
+            scanner,
+            placed: false,
+            blind: None,
             pods: Pods::default(),
             issues: Arc::new([]),
             synced: false,
@@ -185,6 +199,8 @@ impl Engine {
             }
             if self.synced && self.due.any(now) {
                 self.update(now);
+            } else if self.synced && std::mem::take(&mut self.due.links) {
+                self.look(false);
             }
             if now >= tick {
                 tick = now + TICK;
@@ -197,6 +213,7 @@ impl Engine {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Links(changes) => self.due.links |= changes.any(),
+            Event::Scan(scan) => self.take_scan(scan),
             Event::Denied(records, _token) => {
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);
@@ -233,6 +250,7 @@ impl Engine {
         self.issues = issues;
         if synced && !self.synced {
             tracing::info!(objects = changes.len(), "the source has told every object");
+            self.due.objects = true;
             self.due.links = true;
         }
         self.synced |= synced;
@@ -262,8 +280,9 @@ impl Engine {
 }
 
 impl Due {
+    /// Whether there is anything to write.
     fn any(&self, now: Instant) -> bool {
-        self.objects || self.links || self.verify || self.retry.is_some_and(|(at, _)| at <= now)
+        self.objects || self.scanned || self.verify || self.retry.is_some_and(|(at, _)| at <= now)
     }
 
     /// After a failure.

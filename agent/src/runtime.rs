@@ -6,6 +6,7 @@
 //! | `source` | watches the objects, hands batches to the engine |
 //! | `netlink` | tells the engine when devices change |
 //! | `engine` | see [`engine`] |
+//! | `scanner` | looks at the node's devices when the engine asks |
 //! | `events` | reads the event ring, hands denied packets to the engine |
 //!
 //! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
@@ -23,7 +24,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use palisade_dataplane::{events::Events, link, netlink::Monitor, pins::Pins};
+use palisade_dataplane::{
+    events::Events,
+    link::{self, discover::Discovery},
+    netlink::Monitor,
+    pins::Pins,
+};
 use prometheus_client::metrics::counter::Counter;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -40,7 +46,11 @@ use crate::{
         server::{Server as Api, Socket},
     },
     config::Config,
-    engine::{self, Engine, Event, Summary, kernel::Kernel},
+    engine::{
+        self, Engine, Event, Summary,
+        kernel::Kernel,
+        scanner::{self, Scanner},
+    },
     source::file::{self, Folder},
     telemetry::{
         health::{Health, Pulse},
@@ -195,6 +205,7 @@ impl Agent {
             watch_links(monitor, &sender, &pulse)
         })?;
 
+        let (of_scanner, found_by) = (threads.clone(), engine.clone());
         let (kernel_config, stopped, of_engine) = (config.clone(), stop.clone(), measures.clone());
         threads.spawn("engine", move |pulse| {
             let kernel = Kernel::open(&kernel_config, || {
@@ -211,8 +222,14 @@ impl Agent {
             };
             // Nobody listens where the agent ends already.
             drop(open.send(found));
+            let discovery = Discovery::new(kernel_config.netns_dir.clone())
+                .context("while preparing to look at the node's devices")?;
+            let (scanner, orders) = Scanner::new(discovery);
+            of_scanner.spawn("scanner", move |pulse| {
+                scanner::follow(&orders, &found_by, &pulse, BEAT)
+            })?;
             let node = &kernel_config.node_name;
-            Engine::new(node, kernel, summary, of_engine, pulse).run(&events);
+            Engine::new(node, kernel, scanner, summary, of_engine, pulse).run(&events);
             Ok(())
         })?;
 

@@ -1,12 +1,6 @@
 //! The kernel's side of the agent: maps, programs, devices. What is pinned is taken over from a predecessor.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use palisade_common::{
@@ -20,7 +14,7 @@ use palisade_dataplane::{
     link::{
         attach::{Attachments, Hook, Strategy},
         device::{ETHERNET_HEADER, Exit},
-        discover::{Discovery, Scan},
+        discover::Scan,
         program::{Programs, Role},
     },
     load::{self, Loaded},
@@ -50,7 +44,6 @@ pub struct Kernel {
     dataplane: Dataplane<Maps>,
     programs: Programs,
     attachments: Attachments,
-    discovery: Discovery,
     /// What the last look at the node found.
     scan: Scan,
     /// What is written of each interface.
@@ -129,7 +122,6 @@ impl Kernel {
         tracing::info!(%set, fresh, ?strategy, hz, "the programs are loaded");
         let pins = Arc::new(pins);
         let slots = dataplane.mirror().slots().iter();
-        let mut discovery = Discovery::new(config.netns_dir.clone())?;
         Ok(Self {
             interfaces: slots
                 .map(|(&slot, value)| (value.ifindex, of_pod(slot)))
@@ -137,8 +129,7 @@ impl Kernel {
             dataplane,
             programs,
             attachments: Attachments::new(pins.clone(), strategy)?,
-            scan: discovery.scan(&BTreeSet::new())?,
-            discovery,
+            scan: Scan::default(),
             roles: BTreeMap::new(),
             unattached: BTreeMap::new(),
             leftovers: pins.sets()?.len() > 1,
@@ -172,18 +163,11 @@ impl Kernel {
         }
     }
 
-    /// Looks for the devices that hold these addresses; everything anew if nothing known is trusted.
-    pub(super) fn look(&mut self, wanted: &BTreeSet<IpAddr>, anew: bool) -> anyhow::Result<()> {
-        if anew {
-            self.discovery.forget();
-        }
-        self.scan = self
-            .discovery
-            .scan(wanted)
-            .context("while looking at the node's devices")?;
+    /// Takes in what was found of the node's devices.
+    pub(super) fn believe(&mut self, scan: Scan) {
         self.dataplane
-            .set_node_addresses(self.scan.node_addresses.clone());
-        Ok(())
+            .set_node_addresses(scan.node_addresses.clone());
+        self.scan = scan;
     }
 
     /// What the last look found.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use palisade_dataplane::{
@@ -12,7 +13,7 @@ use palisade_dataplane::{
 use palisade_policy::{
     index::Index,
     model::Name,
-    table::{Compiled, LocalPod},
+    table::{Change, Compiled, LocalPod},
 };
 
 use super::kernel::Outcome;
@@ -24,6 +25,9 @@ pub(super) struct Pods(BTreeMap<Name, State>);
 /// One of them.
 #[derive(Debug)]
 pub(super) struct State {
+    /// What it was looked for by.
+    uid: Arc<str>,
+    addresses: Vec<IpAddr>,
     /// The device that carries its packets.
     pub(super) interface: Option<PodInterface>,
     /// Its slot, or why it is not enforced.
@@ -48,11 +52,11 @@ pub(super) fn addresses(compiled: &Compiled) -> BTreeSet<IpAddr> {
 }
 
 /// Finds each pod its interface.
-pub(super) fn place(compiled: &Compiled, index: &Index, scan: &Scan) -> Placement {
+pub(super) fn place(compiled: &Compiled, index: &Index, scan: &Scan, before: &Pods) -> Placement {
     let mut placement = Placement::default();
     let mut taken: BTreeMap<u32, &Name> = BTreeMap::new();
     for (name, pod) in &compiled.pods {
-        let (interface, enforced) = match interface(name, pod, index, scan) {
+        let (interface, enforced) = match interface(name, pod, index, scan, before) {
             Err(reason) => (None, Err(reason)),
             Ok(interface) => match taken.get(&interface.ifindex) {
                 Some(other) => {
@@ -74,6 +78,8 @@ pub(super) fn place(compiled: &Compiled, index: &Index, scan: &Scan) -> Placemen
         placement.states.insert(
             name.clone(),
             State {
+                uid: pod.uid.clone(),
+                addresses: pod.addresses.clone(),
                 interface,
                 enforced,
             },
@@ -88,6 +94,7 @@ fn interface(
     pod: &LocalPod,
     index: &Index,
     scan: &Scan,
+    before: &Pods,
 ) -> Result<PodInterface, String> {
     let mut reason = None;
     for &address in &pod.addresses {
@@ -98,7 +105,14 @@ fn interface(
             _ => match scan.pods.get(&address) {
                 Some(Ok(interface)) => return Ok(interface.clone()),
                 Some(Err(missing)) => missing.to_string(),
-                None => "it has not been looked for yet".to_owned(),
+                // It is being looked for; until then it stays where it was.
+                None => match before.get(name).filter(|state| state.uid == pod.uid) {
+                    Some(State {
+                        interface: Some(interface),
+                        ..
+                    }) => return Ok(interface.clone()),
+                    _ => "it has not been looked for yet".to_owned(),
+                },
             },
         };
         reason.get_or_insert(missing);
@@ -107,6 +121,22 @@ fn interface(
 }
 
 impl Pods {
+    /// Whether any of the changed pods has to be looked for; other policies alone move no device.
+    pub(super) fn moved(&self, compiled: &Compiled, change: &Change) -> bool {
+        change
+            .pods
+            .iter()
+            .any(|name| match (self.0.get(name), compiled.pods.get(name)) {
+                (None, None) => false,
+                (Some(state), Some(pod)) => {
+                    state.interface.is_none()
+                        || state.uid != pod.uid
+                        || state.addresses != pod.addresses
+                }
+                _ => true,
+            })
+    }
+
     /// Takes note of what an update came to.
     pub(super) fn settle(&mut self, placement: Placement, outcome: &Outcome) {
         let Placement { wanted, mut states } = placement;
@@ -153,4 +183,70 @@ fn outcome_of(name: &Name, ifindex: u32, outcome: &Outcome) -> Result<u16, Strin
         );
     }
     Ok(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_dataplane::link::discover::Found;
+    use palisade_policy::table::Isolation;
+
+    use super::*;
+
+    fn compiled(addresses: &[&str]) -> (Compiled, Change) {
+        let name = Name::new("x", "a");
+        let pod = LocalPod {
+            uid: "1".into(),
+            addresses: addresses
+                .iter()
+                .map(|it| it.parse().expect("an address"))
+                .collect(),
+            ingress: Isolation::None,
+            egress: Isolation::None,
+        };
+        let change = Change {
+            pods: vec![name.clone()],
+            ..Change::default()
+        };
+        let pods = BTreeMap::from([(name, pod)]);
+        (
+            Compiled {
+                pods,
+                ..Compiled::default()
+            },
+            change,
+        )
+    }
+
+    #[test]
+    fn a_pod_that_has_its_interface_is_looked_for_when_its_addresses_change() {
+        let (here, change) = compiled(&["10.0.0.1"]);
+        let address = "10.0.0.1".parse().expect("an address");
+        let mut pods = Pods::default();
+        assert!(pods.moved(&here, &change), "it is new");
+
+        let nowhere = place(&here, &Index::default(), &Scan::default(), &pods);
+        pods.settle(nowhere, &Outcome::default());
+        assert!(pods.moved(&here, &change), "it was not found");
+
+        let interface = PodInterface {
+            ifindex: 7,
+            name: "veth0".to_owned(),
+            bridge: None,
+            link_header: 14,
+            namespace: Some(1),
+            others: Vec::new(),
+            found: Found::Address,
+        };
+        let scan = Scan {
+            pods: [(address, Ok(interface))].into(),
+            ..Scan::default()
+        };
+        let found = place(&here, &Index::default(), &scan, &pods);
+        pods.settle(found, &Outcome::default());
+        assert!(!pods.moved(&here, &change), "only its policies changed");
+
+        let (both, change) = compiled(&["10.0.0.1", "10.0.0.2"]);
+        assert!(pods.moved(&both, &change), "it has another address");
+        assert!(pods.moved(&Compiled::default(), &change), "it is gone");
+    }
 }

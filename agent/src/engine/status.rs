@@ -7,7 +7,7 @@ use palisade_policy::{
     table::Direction,
 };
 
-use super::{Engine, Summary};
+use super::{Engine, Summary, pods};
 use crate::{
     api::proto::{Condition, DeviceStatus, DirectionStatus, Issue, ObjectName, PodStatus, Status},
     source::Effect,
@@ -19,6 +19,11 @@ const NAMED: usize = 3;
 impl Engine {
     /// Publishes the summary, if it is other than before.
     pub(super) fn publish(&self) {
+        // A pod that has just appeared is found in a moment; that is no news.
+        let wanted = pods::addresses(self.compiler.compiled());
+        if self.placed && !self.kernel.scan().knows(&wanted) {
+            return;
+        }
         let (enforced, unenforced) = self.pods.count();
         let summary = Summary {
             enforced,

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use palisade_dataplane::link::discover::Scan;
+
 use super::{Engine, pods};
 
 /// Batches whose delay is measured at most, while updates fail.
@@ -20,13 +22,26 @@ impl Engine {
         {
             failures.push(format!("{error:#}"));
         }
-        let moved = due.links || due.verify || due.retry.is_some() || !change.pods.is_empty();
-        if moved && let Err(error) = self.kernel.look(&pods::addresses(compiled), due.verify) {
-            failures.push(format!("{error:#}"));
+        let moved =
+            due.links || due.verify || due.retry.is_some() || self.pods.moved(compiled, &change);
+        if moved {
+            self.look(due.verify);
         }
-        self.nodes
-            .set_own(&self.node, &self.kernel.scan().node_addresses);
-        let placement = pods::place(compiled, self.compiler.index(), self.kernel.scan());
+        if !self.placed {
+            // What a predecessor has put in place stays there.
+            self.failure.clone_from(&self.blind);
+            self.measures.apply_errors.inc();
+            self.due.again(Instant::now());
+            return;
+        }
+        failures.extend(self.blind.clone());
+        let compiled = self.compiler.compiled();
+        let placement = pods::place(
+            compiled,
+            self.compiler.index(),
+            self.kernel.scan(),
+            &self.pods,
+        );
         let mut outcome = self
             .kernel
             .update(compiled, &change, &placement.wanted, now);
@@ -48,7 +63,10 @@ impl Engine {
         self.failure = outcome.failure();
         if outcome.is_whole() {
             self.due.retry = None;
-            for seen in self.waiting.drain(..) {
+            // A pod that is still being looked for is not enforced yet.
+            let found = self.kernel.scan().knows(&pods::addresses(compiled));
+            let done = if found { self.waiting.len() } else { 0 };
+            for seen in self.waiting.drain(..done) {
                 self.measures
                     .enforcement_delay
                     .observe(seen.elapsed().as_secs_f64());
@@ -58,5 +76,31 @@ impl Engine {
             self.waiting.truncate(MEASURED);
             self.due.again(Instant::now());
         }
+    }
+
+    /// Looks at the node's devices; what is found comes as an event, but for the first time.
+    pub(super) fn look(&mut self, anew: bool) {
+        let wanted = pods::addresses(self.compiler.compiled());
+        match self.scanner.look(wanted, anew) {
+            Ok(None) => {}
+            Ok(Some(scan)) => self.believe(scan),
+            Err(error) => self.blind = Some(format!("{error:#}")),
+        }
+    }
+
+    /// Takes in what was found.
+    pub(super) fn take_scan(&mut self, scan: anyhow::Result<Scan>) {
+        self.due.scanned = true;
+        match scan {
+            Ok(scan) => self.believe(scan),
+            Err(error) => self.blind = Some(format!("{error:#}")),
+        }
+    }
+
+    fn believe(&mut self, scan: Scan) {
+        self.placed = true;
+        self.blind = None;
+        self.nodes.set_own(&self.node, &scan.node_addresses);
+        self.kernel.believe(scan);
     }
 }

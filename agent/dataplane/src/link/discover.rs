@@ -96,7 +96,7 @@ impl fmt::Display for Missing {
 }
 
 /// What a look at the node found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// For every wanted address, its device or why there is none.
     pub pods: BTreeMap<IpAddr, Result<PodInterface, Missing>>,
@@ -111,6 +111,14 @@ pub struct Scan {
     pub node_addresses: BTreeSet<IpAddr>,
     /// How many other namespaces were read for this.
     pub namespaces_read: usize,
+}
+
+impl Scan {
+    /// Whether all of these addresses were looked for.
+    #[must_use]
+    pub fn knows(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        addresses.iter().all(|it| self.pods.contains_key(it))
+    }
 }
 
 /// Finds pods' interfaces, again and again; what has not changed is not read twice.
