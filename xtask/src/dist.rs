@@ -46,10 +46,19 @@ impl Target {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As Rust and the kernel call it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// As Go, and with it images, call it.
+    pub(crate) fn go_name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
         }
     }
 
@@ -73,14 +82,24 @@ pub(crate) struct Options {
     target: Option<Target>,
 }
 
+impl Options {
+    /// The architecture that is meant.
+    pub(crate) fn target(&self) -> Result<Target> {
+        self.target.map_or_else(Target::host, Ok)
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let target = options.target.map_or_else(Target::host, Ok)?;
+    binary(options.target()?)?;
+    Ok(())
+}
+
+/// Builds Palisade for an architecture, and sees that the binary is as promised; where it is.
+pub(crate) fn binary(target: Target) -> Result<PathBuf> {
     setup::ebpf()?;
     let built = build(target, "palisade", "palisade")?;
 
-    let folder = workspace::target_folder()?.join("dist");
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let file = folder.join(format!("palisade-{}", target.name()));
+    let file = folder()?.join(format!("palisade-{}", target.name()));
     fs::copy(&built, &file).with_context(|| format!("write {}", file.display()))?;
     let size = check(&file)?;
     println!(
@@ -88,7 +107,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         file.display(),
         size as f64 / f64::from(1 << 20)
     );
-    Ok(())
+    Ok(file)
+}
+
+/// Where everything lies that is given to others.
+pub(crate) fn folder() -> Result<PathBuf> {
+    let folder = workspace::target_folder()?.join("dist");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// Builds a program, released and static; where it is.

@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cluster;
 mod demo;
 mod dist;
+mod image;
 mod kernels;
 mod lint;
 mod setup;
@@ -40,6 +42,11 @@ enum Command {
     Kernels(kernels::Options),
     /// Build the static release binary into target/dist
     Dist(dist::Options),
+    /// Build the image into target/dist, as an archive that every engine loads
+    Image(image::Options),
+    /// A real Kubernetes on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Show real policies cutting and passing real connections
     #[command(disable_help_flag = true)]
     Demo(demo::Options),
@@ -68,6 +75,8 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Dist(options) => dist::run(&options),
+        Command::Image(options) => image::run(&options),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
     }

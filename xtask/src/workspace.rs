@@ -21,3 +21,10 @@ pub(crate) fn metadata() -> Result<&'static Metadata> {
 pub(crate) fn target_folder() -> Result<PathBuf> {
     Ok(metadata()?.target_directory.clone().into())
 }
+
+/// Of everything here.
+pub(crate) fn version() -> Result<String> {
+    let packages = metadata()?.workspace_packages().into_iter();
+    let mut versions = packages.map(|package| package.version.to_string());
+    versions.next().context("a workspace without packages")
+}

@@ -1,0 +1,232 @@
+//! `cargo xtask cluster`: a current Kubernetes on this machine, at a command.
+//!
+//! Two nodes with kubelet, containerd, runc, plugins and kube-proxy, in namespaces of their own;
+//! every program built from Go packages, once. It stays up until it is taken down.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{dist::Target, image::archive::Image, setup, shell};
+
+pub(crate) mod components;
+
+mod certificate;
+mod cni;
+mod control_plane;
+mod install;
+mod network;
+mod node;
+mod run;
+mod suite;
+
+use cni::Cni;
+use components::Component;
+use control_plane::{Admission, ControlPlane};
+use node::Node;
+use run::Run;
+
+/// Called by the cluster's programs and to start them.
+const PROGRAMS: &[setup::Program] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ipset", "ipset"),
+    ("conntrack", "conntrack"),
+    ("openssl", "openssl"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
+];
+
+/// What to do with the cluster.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start it; what is left of another is cleaned away first
+    Up(Options),
+    /// Remove every trace of it
+    Down,
+    /// Build Palisade's image and install it by its chart
+    Install(install::Options),
+    /// Start it, install Palisade, and run the upstream suite of NetworkPolicy
+    E2e(suite::Options),
+}
+
+/// Which cluster.
+#[derive(Args, Clone)]
+pub(crate) struct Options {
+    /// How kube-proxy translates Services
+    #[arg(long, value_enum, default_value_t)]
+    proxy: Proxy,
+    /// How pods are connected
+    #[arg(long, value_enum, default_value_t)]
+    cni: Cni,
+    /// The minor version of Kubernetes
+    #[arg(long, value_name = "VERSION", default_value = components::DEFAULT)]
+    version: String,
+    /// Only etcd and the API server, those in KUBEBUILDER_ASSETS if it is set
+    #[arg(long, conflicts_with_all = ["proxy", "cni"])]
+    control_plane: bool,
+}
+
+/// A mode of kube-proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Proxy {
+    /// As it is by default
+    Iptables,
+    /// As it is recommended
+    #[default]
+    Nftables,
+}
+
+impl Proxy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+pub(crate) fn run(command: &Command) -> Result<()> {
+    if !shell::is_root()? {
+        bail!("a cluster needs root: it makes namespaces and control groups");
+    }
+    match command {
+        Command::Up(options) => up(options),
+        Command::Down => down(),
+        Command::Install(options) => install::run(options),
+        Command::E2e(options) => suite::run(options),
+    }
+}
+
+/// Starts a cluster, or leaves nothing of it but its logs.
+fn up(options: &Options) -> Result<()> {
+    setup::programs(PROGRAMS)?;
+    let run = Run::here();
+    if options.control_plane {
+        let programs = components::control_plane(&options.version)?;
+        down()?;
+        run.make()?;
+        run.take(&programs, "bin")?;
+        let start = Instant::now();
+        ControlPlane::start(&run, Admission::NoServiceAccounts)?;
+        println!(
+            "the API server answers after {:.1} s; try\n",
+            start.elapsed().as_secs_f64()
+        );
+    } else {
+        build(&run, options)?;
+        let start = Instant::now();
+        start_nodes(&run, options)?;
+        println!(
+            "{} nodes are ready after {:.1} s: Kubernetes {}, {}, kube-proxy by {}; try\n",
+            network::NODES.len(),
+            start.elapsed().as_secs_f64(),
+            options.version,
+            options.cni.name(),
+            options.proxy.name(),
+        );
+    }
+    advise(&run, options)
+}
+
+/// Removes every trace.
+fn down() -> Result<()> {
+    let run = Run::here();
+    network::disconnect()?;
+    run.remove()
+}
+
+/// Builds what is not there yet and makes it the run's.
+fn build(run: &Run, options: &Options) -> Result<()> {
+    let kubernetes = Component::kubernetes(&options.version)?;
+    let newest = Component::kubernetes(components::DEFAULT)?;
+    let mut programs = vec![
+        Component::etcd()?.build_all()?,
+        kubernetes.build(&[
+            "kube-apiserver",
+            "kubectl",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+            "kubelet",
+        ])?,
+        Component::containerd().build_all()?,
+        Component::runc().build_all()?,
+    ];
+    if options.cni == Cni::Flannel {
+        programs.push(Component::flannel().build_all()?);
+    }
+    let plugins = Component::plugins().build_all()?;
+    let agnhost = newest.build(&["agnhost"])?.join("agnhost");
+
+    down()?;
+    run.make()?;
+    for folder in programs {
+        run.take(&folder, "bin")?;
+    }
+    run.take(&plugins, cni::FOLDER)?;
+    // It sleeps as well as any.
+    Image {
+        name: node::SANDBOX,
+        architecture: Target::host()?.go_name(),
+        program: ("agnhost", &agnhost),
+        arguments: &["pause"],
+    }
+    .write(&run.path(node::SANDBOX_ARCHIVE))
+}
+
+fn start_nodes(run: &Run, options: &Options) -> Result<()> {
+    let plane = ControlPlane::start(run, Admission::Usual)?;
+    plane.controllers(run)?;
+    let mut nodes = Vec::new();
+    for addresses in network::NODES {
+        let node = Node::start(run, &plane, addresses, options.cni)?;
+        node.runtime(&[&run.path(node::SANDBOX_ARCHIVE)])?;
+        node.kubernetes(options.proxy)?;
+        nodes.push(node);
+    }
+    if options.cni.needs_routes() {
+        network::route(plane.process(), None)?;
+    }
+    for node in &nodes {
+        wait(run, &["--for=create", "node", node.name()])?;
+        if options.cni == Cni::Flannel {
+            node.flannel()?;
+        }
+    }
+    wait(run, &["--for=condition=Ready", "node", "--all"])?;
+    // Pods may start once their namespace has its ServiceAccount.
+    wait(run, &["--for=create", "serviceaccount", "default"])
+}
+
+fn wait(run: &Run, what: &[&str]) -> Result<()> {
+    let mut kubectl = run.kubectl();
+    let kubectl = kubectl.args(["wait", "--timeout=120s"]).args(what);
+    let waited = shell::output(kubectl).map(|_| ());
+    waited.with_context(|| format!("the logs are in {}", run.path("logs").display()))
+}
+
+fn advise(run: &Run, options: &Options) -> Result<()> {
+    let mut lines = vec![
+        format!("export KUBECONFIG={}", run.kubeconfig().display()),
+        format!("export PATH={}:$PATH", run.path("bin").display()),
+    ];
+    if options.control_plane {
+        lines.push("kubectl get --raw /readyz?verbose".into());
+    } else {
+        lines.push("kubectl get nodes,pods -A -o wide".into());
+        lines.push("cargo xtask cluster install".into());
+        for addresses in network::NODES {
+            let node = Node::find(run, addresses)?;
+            let enter = format!("nsenter -t {} --mount --net", node.process());
+            lines.push(format!("{enter}    # {}", node.name()));
+        }
+    }
+    lines.push(format!("ls {}", run.path("logs").display()));
+    lines.push("cargo xtask cluster down".into());
+    println!("  {}", lines.join("\n  "));
+    Ok(())
+}

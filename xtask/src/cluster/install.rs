@@ -1,0 +1,55 @@
+//! Palisade in the cluster, as its users install it: its image and its chart.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::{components::Component, network::NODES, node::Node, run::Run};
+use crate::{dist::Target, image, shell};
+
+/// The chart, from the top of the workspace.
+const CHART: &str = "deploy/helm/palisade";
+
+const NAMESPACE: &str = "kube-system";
+
+/// How to install.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Options {
+    /// A value of the chart; may be given again
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+/// Installs what is checked out, or replaces what was installed before.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let run = Run::here();
+    let (archive, _) = image::build(Target::host()?)?;
+    for addresses in NODES {
+        Node::find(&run, addresses)?.load(&archive)?;
+    }
+    let content = fs::read(&archive).with_context(|| format!("read {}", archive.display()))?;
+    let mut helm = helm()?;
+    helm.args(["upgrade", "--install", "palisade", CHART, "--wait"])
+        .args([
+            "--timeout",
+            "120s",
+            "--namespace",
+            NAMESPACE,
+            "--kubeconfig",
+        ])
+        .arg(run.kubeconfig());
+    // The same tag may name another image than before.
+    let hash = image::archive::sha256(&content);
+    helm.arg("--set-string")
+        .arg(format!("podAnnotations.image={hash}"));
+    for value in &options.set {
+        helm.args(["--set", value]);
+    }
+    shell::run(&mut helm)
+}
+
+/// What renders charts.
+fn helm() -> Result<Command> {
+    Ok(Command::new(Component::helm().build_all()?.join("helm")))
+}
