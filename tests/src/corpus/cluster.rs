@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use palisade_policy::model::Object;
 use serde_json::{Value, json};
 
 use super::{
@@ -147,6 +148,23 @@ impl Cluster {
         let mut objects = self.objects();
         objects.retain(|object| object["kind"] != json!("Service"));
         objects
+    }
+
+    /// The same, as policy knows them.
+    ///
+    /// # Panics
+    /// Where the case has an object that cannot be converted.
+    #[must_use]
+    pub fn model(&self) -> Vec<Object> {
+        let documents = self.objects();
+        let converted = documents.iter().flat_map(|document| {
+            let converted = palisade::source::convert::convert(document).expect("a sound case");
+            assert!(converted.refused.is_empty(), "{:?}", converted.issues);
+            converted.objects
+        });
+        converted
+            .filter_map(palisade::source::Object::into_model)
+            .collect()
     }
 
     /// An address of a pod, by family.

@@ -33,7 +33,7 @@ pub fn replay(case: &Case, family: u8, nodes: &mut [Node]) -> usize {
     let mut cells = 0;
     for step in &case.steps {
         cluster.apply(step).expect("a sound case");
-        let objects = objects(&cluster);
+        let objects = cluster.model();
         let mut index = Index::default();
         for object in &objects {
             index.apply(object.clone());
@@ -91,18 +91,6 @@ fn ends(cluster: &Cluster, family: u8, from: &str, to: &str) -> Option<[IpAddr; 
         Err(_) => cluster.pod_address(name, family),
     };
     Some([address(from)?, address(to)?])
-}
-
-fn objects(cluster: &Cluster) -> Vec<Object> {
-    let documents = cluster.objects();
-    let converted = documents.iter().flat_map(|document| {
-        let converted = palisade::source::convert::convert(document).expect("a sound case");
-        assert!(converted.refused.is_empty(), "{:?}", converted.issues);
-        converted.objects
-    });
-    converted
-        .filter_map(palisade::source::Object::into_model)
-        .collect()
 }
 
 fn places(objects: &[Object]) -> Places {
