@@ -23,6 +23,7 @@ use palisade_policy::{
     compile::{Compiler, Limits},
     evaluate::Traffic,
     model::{Name, Object, Objects, Protocol},
+    table::Change,
 };
 
 use super::{At, Program, Rig, cookie};
@@ -171,6 +172,14 @@ impl<S: Store + AsRef<Rig> + AsMut<Rig>> Node<S> {
     /// Where anything fails or does not fit.
     pub fn update(&mut self) -> usize {
         let change = self.compiler.take_change();
+        self.apply(&change)
+    }
+
+    /// Applies what the compiler told; returns the number of writes.
+    ///
+    /// # Panics
+    /// Where anything fails or does not fit.
+    pub fn apply(&mut self, change: &Change) -> usize {
         let names: BTreeSet<Name> = self.compiler.compiled().pods.keys().cloned().collect();
         let wanted: SlotsWanted = names
             .into_iter()
@@ -178,7 +187,7 @@ impl<S: Store + AsRef<Rig> + AsMut<Rig>> Node<S> {
             .collect();
         let now = Instant::now();
         let compiled = self.compiler.compiled();
-        let report = self.dataplane.apply(compiled, &change, &wanted, now);
+        let report = self.dataplane.apply(compiled, change, &wanted, now);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         assert!(report.left_out.is_empty(), "{:?}", report.left_out);
         assert!(report.unplaced.is_empty(), "{:?}", report.unplaced);

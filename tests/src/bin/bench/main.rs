@@ -1,0 +1,40 @@
+//! What Palisade costs: packets, each beside a program that returns at once, in the same run; connections of a lab
+//! with and without the programs; updates of a large cluster. Prints Markdown.
+
+use anyhow::Result;
+use clap::Parser;
+
+mod connections;
+mod packets;
+mod updates;
+
+/// What a packet, a connection and an update cost.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask bench")]
+struct Cli {
+    /// Only these
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Packets,
+    Connections,
+    Updates,
+}
+
+fn main() -> Result<()> {
+    let parts = Cli::parse().parts;
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    if wanted(Part::Packets) {
+        packets::print();
+    }
+    if wanted(Part::Connections) {
+        connections::print()?;
+    }
+    if wanted(Part::Updates) {
+        updates::print();
+    }
+    Ok(())
+}
