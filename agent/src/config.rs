@@ -14,9 +14,18 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "PALISADE_NODE_NAME")]
     pub node_name: String,
 
-    /// Folder of YAML or JSON files that hold the objects; watched.
-    #[arg(long, value_name = "DIR", env = "PALISADE_MANIFESTS")]
+    /// Folder of YAML or JSON files that hold the objects, in place of an API server; watched.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PALISADE_MANIFESTS",
+        conflicts_with = "kubeconfig"
+    )]
     pub manifests: Option<PathBuf>,
+
+    /// How to reach the API server. Without it the variable KUBECONFIG says so, or else the pod's ServiceAccount.
+    #[arg(long, value_name = "PATH", env = "PALISADE_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
 
     /// Folder of the runtime's network namespace files; may be given again.
     #[arg(

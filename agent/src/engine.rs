@@ -109,6 +109,8 @@ pub struct Engine {
     /// Of the source.
     issues: Arc<[Issue]>,
     synced: bool,
+    /// Why the source cannot be reached.
+    unreachable: Option<String>,
     due: Due,
     /// When the source learned of each batch that is not enforced yet.
     waiting: Vec<Instant>,
@@ -159,6 +161,7 @@ impl Engine {
             pods: Pods::default(),
             issues: Arc::new([]),
             synced: false,
+            unreachable: None,
             due: Due::default(),
             waiting: Vec::new(),
             revision: 0,
@@ -242,12 +245,14 @@ impl Engine {
             changes,
             issues,
             synced,
+            unreachable,
             seen,
         } = batch;
         for issue in issues.iter().filter(|issue| !self.issues.contains(issue)) {
-            tracing::warn!(%issue, "a manifest has a problem");
+            tracing::warn!(%issue, "an object has a problem");
         }
         self.issues = issues;
+        self.unreachable = unreachable;
         if synced && !self.synced {
             tracing::info!(objects = changes.len(), "the source has told every object");
             self.due.objects = true;

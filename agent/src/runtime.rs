@@ -3,7 +3,7 @@
 //! | thread | what it does |
 //! |---|---|
 //! | main | the HTTP server and the API (async), signals |
-//! | `source` | watches the objects, hands batches to the engine |
+//! | `source` | watches the objects, at the API server or in files; hands batches to the engine |
 //! | `netlink` | tells the engine when devices change |
 //! | `engine` | see [`engine`] |
 //! | `scanner` | looks at the node's devices when the engine asks |
@@ -51,12 +51,16 @@ use crate::{
         kernel::Kernel,
         scanner::{self, Scanner},
     },
-    source::file::{self, Folder},
+    source::{
+        Batch,
+        file::{self, Folder},
+        kube,
+    },
     telemetry::{
         health::{Health, Pulse},
         http::Server as Http,
         log,
-        metrics::{Measures, Metrics},
+        metrics::{Measures, Metrics, WatchMeasures},
         traffic::Traffic,
     },
 };
@@ -79,10 +83,6 @@ const READINGS: usize = 4;
 /// It cannot start, or cannot go on.
 pub fn run(config: Config) -> anyhow::Result<()> {
     log::start(&config.log, config.log_format)?;
-    let manifests = config
-        .manifests
-        .clone()
-        .context("no source of objects is given: --manifests")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -92,7 +92,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         node = config.node_name,
         "starting"
     );
-    runtime.block_on(Agent::start(config, &manifests)?.run())
+    let source = match &config.manifests {
+        Some(folder) => Source::Folder(Folder::new(folder)),
+        None => {
+            let server = runtime.block_on(kube::configuration(config.kubeconfig.as_deref()));
+            Source::Server(Box::new(
+                server.context("while looking for the API server")?,
+            ))
+        }
+    };
+    runtime.block_on(Agent::start(config, source)?.run())
 }
 
 /// Takes everything out of the kernel.
@@ -103,6 +112,32 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 pub fn uninstall(bpffs: &Path) -> anyhow::Result<()> {
     let pins = Pins::lock(bpffs, |_| false).context("while taking the folder of pins")?;
     link::attach::uninstall(pins).context("while removing programs and maps")
+}
+
+/// Where objects come from.
+enum Source {
+    Folder(Folder),
+    Server(Box<::kube::Config>),
+}
+
+impl Source {
+    /// Watches it and hands batches to the engine, until that has ended.
+    fn watch(
+        self,
+        engine: &engine::Sender,
+        measures: &WatchMeasures,
+        pulse: &Pulse,
+    ) -> anyhow::Result<()> {
+        let tell = |batch: Option<Batch>| {
+            pulse.beat();
+            go_on(batch.is_none_or(|batch| engine.send(Event::Batch(batch))))
+        };
+        match self {
+            Self::Folder(folder) => file::watch(folder, tell),
+            Self::Server(config) => kube::watch(*config, measures, tell)?,
+        }
+        Ok(())
+    }
 }
 
 /// What the main thread holds.
@@ -174,7 +209,7 @@ impl Drop for End {
 }
 
 impl Agent {
-    fn start(config: Config, manifests: &Path) -> anyhow::Result<Self> {
+    fn start(config: Config, source: Source) -> anyhow::Result<Self> {
         let (engine, events) = engine::queue();
         let (summary, shown) = watch::channel(Arc::new(waiting()));
         let (ended, all_ended) = mpsc::unbounded_channel();
@@ -188,14 +223,9 @@ impl Agent {
         };
         let stop = Arc::new(AtomicBool::new(false));
 
-        let sender = engine.clone();
-        let folder = Folder::new(manifests);
+        let (sender, of_watch) = (engine.clone(), measures.watch.clone());
         threads.spawn("source", move |pulse| {
-            file::watch(folder, |batch| {
-                pulse.beat();
-                go_on(batch.is_none_or(|batch| sender.send(Event::Batch(batch))))
-            });
-            Ok(())
+            source.watch(&sender, &of_watch, &pulse)
         })?;
 
         // Before the engine looks for the first time, so that it misses nothing.

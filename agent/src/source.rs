@@ -9,6 +9,7 @@ pub use self::{issue::*, node::Node};
 pub mod convert;
 pub mod file;
 mod issue;
+pub mod kube;
 mod node;
 
 /// An object, converted.
@@ -134,12 +135,14 @@ pub enum Change {
 /// All that changed at once.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The changes, at most one of each object.
+    /// The changes, in their order.
     pub changes: Vec<Change>,
     /// Every problem that stands after them; replaces those of earlier batches.
     pub issues: Arc<[Issue]>,
     /// Whether the source has told every object at least once; nothing is applied before.
     pub synced: bool,
+    /// Why the source cannot be reached; what it told last stays.
+    pub unreachable: Option<String>,
     /// When the source learned of the first of them.
     pub seen: Instant,
 }

@@ -48,6 +48,7 @@ impl Engine {
             .iter()
             .find(|issue| issue.effect == Effect::FileKept);
         let source = match unreadable {
+            _ if self.unreachable.is_some() => self.unreachable.clone(),
             Some(issue) => Some(issue.to_string()),
             None if !self.synced => Some("it has not told every object yet".to_owned()),
             None => None,

@@ -61,6 +61,18 @@ pub fn convert(document: &Value) -> Result<Converted, Unidentified> {
     Ok(converted)
 }
 
+/// Converts one object whose kind is known, and which need not name it.
+///
+/// # Errors
+///
+/// When it has no name.
+pub fn convert_as(kind: Kind, object: &Value) -> Result<Converted, Unidentified> {
+    let mut converted = Converted::default();
+    single(Field::root(object), kind, &mut converted)
+        .map_err(|Fault { field, problem }| Unidentified { field, problem })?;
+    Ok(converted)
+}
+
 /// The problems of one object.
 struct Report<'a> {
     key: &'a Key,

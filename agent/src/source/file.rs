@@ -200,6 +200,7 @@ impl Folder {
             changes,
             issues: self.issues.clone(),
             synced: self.synced,
+            unreachable: None,
             seen: reads.seen,
         })
     }

@@ -2,7 +2,10 @@
 //! gauge can drift.
 //! Names are a promise, kept in `docs/api.md`.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,7 +15,8 @@ use prometheus_client::{
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
-        gauge::ConstGauge,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
         info::Info,
     },
@@ -84,6 +88,22 @@ pub struct Measures {
     pub events_lost: Counter,
     /// Objects that came, changed or went.
     pub source_changes: Counter,
+    /// Of the API server's watches.
+    pub watch: WatchMeasures,
+}
+
+/// The kind of objects.
+type OfKind = [(&'static str, &'static str); 1];
+
+/// What is measured of the watches, by kind.
+#[derive(Clone, Debug, Default)]
+pub struct WatchMeasures {
+    /// Failures.
+    pub errors: Family<OfKind, Counter>,
+    /// Lists of all objects that were begun.
+    pub lists: Family<OfKind, Counter>,
+    /// When the last event came, seconds since 1970.
+    pub last_event: Family<OfKind, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Measures {
@@ -93,6 +113,7 @@ impl Default for Measures {
             apply_errors: Counter::default(),
             events_lost: Counter::default(),
             source_changes: Counter::default(),
+            watch: WatchMeasures::default(),
         }
     }
 }
@@ -127,6 +148,22 @@ impl Metrics {
             "source_changes",
             "Objects that came, changed or went",
             measures.source_changes.clone(),
+        );
+        let watch = measures.watch.clone();
+        registry.register(
+            "watch_errors",
+            "Failures to watch the API server",
+            watch.errors,
+        );
+        registry.register(
+            "watch_lists",
+            "Lists of all objects; each but the first is a relist",
+            watch.lists,
+        );
+        registry.register(
+            "watch_last_event_timestamp_seconds",
+            "When the API server last told anything, seconds since 1970",
+            watch.last_event,
         );
         registry.register_collector(Box::new(State {
             summary,

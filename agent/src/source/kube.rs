@@ -1,0 +1,239 @@
+//! Objects from the API server.
+//!
+//! Each kind has a watch of its own. The initial list is streamed where the server can (WatchList, on from 1.34),
+//! and read by pages where it cannot. What fails is tried again, later each time and never at the same time as other
+//! agents; until then the last state stays.
+//!
+//! Nothing counts as told before every kind was listed once.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ::kube::{
+    Api, Client, Config,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Error, Event, watcher},
+    },
+};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream, Stream},
+};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use self::{
+    client::Connection,
+    kinds::{Namespaces, Pods, Policies, Services},
+    objects::Objects,
+    partial::{Partial, Watched},
+};
+use super::{Batch, Kind};
+use crate::telemetry::metrics::WatchMeasures;
+
+mod client;
+mod kinds;
+mod objects;
+mod partial;
+
+pub use self::client::configuration;
+
+/// Changes that one batch tells at most.
+const BATCH: usize = 1024;
+/// How often to tell that all is well.
+const BEAT: Duration = Duration::from_secs(5);
+/// For how long the server keeps a watch open, seconds: between this and twice this, so that agents that began
+/// together do not go on together.
+const OPEN: u32 = 300;
+
+/// What a watch tells.
+type Told = (Kind, Result<Event<Value>, Error>);
+
+/// Watches all kinds and tells what moved, until told to break off. Blocks its thread.
+///
+/// # Errors
+///
+/// The configuration cannot be used. That the server cannot be reached is no error.
+pub fn watch(
+    config: Config,
+    measures: &WatchMeasures,
+    mut tell: impl FnMut(Option<Batch>) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut watches = Watches::new(&Connection::new(config)?)?;
+        let mut objects = Objects::new(watches.answered.keys().copied());
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            let told = tokio::select! {
+                told = watches.streams.next() => told.unwrap_or_default(),
+                () = watches.news.notified() => Vec::new(),
+                _ = beat.tick() => Vec::new(),
+            };
+            let seen = Instant::now();
+            for (kind, event) in told {
+                note(kind, &event, measures);
+                match event {
+                    Ok(event) => objects.take(kind, event),
+                    Err(error) => {
+                        watches.answered[&kind].store(false, Ordering::Relaxed);
+                        objects.set_fault(kind, Some(describe(&error)));
+                    }
+                }
+            }
+            for (&kind, answered) in &watches.answered {
+                if answered.load(Ordering::Relaxed) {
+                    objects.set_fault(kind, None);
+                }
+            }
+            if tell(objects.batch(seen)).is_break() {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// The watches of all kinds.
+struct Watches {
+    /// What is there at once comes at once.
+    streams: stream::ReadyChunks<stream::SelectAll<BoxStream<'static, Told>>>,
+    /// Of each kind, whether the server has answered since its last error.
+    answered: HashMap<Kind, Arc<AtomicBool>>,
+    /// That one of them has changed.
+    news: Arc<Notify>,
+}
+
+impl Watches {
+    fn new(connection: &Connection) -> anyhow::Result<Self> {
+        let news = Arc::new(Notify::new());
+        let mut answered = HashMap::new();
+        let mut client = |kind| {
+            let flag = Arc::<AtomicBool>::default();
+            answered.insert(kind, flag.clone());
+            let news = news.clone();
+            connection.client(move || {
+                flag.store(true, Ordering::Relaxed);
+                news.notify_one();
+            })
+        };
+        let streams = [
+            events::<Namespaces>(client(Kind::Namespace)?),
+            events::<Pods>(client(Kind::Pod)?),
+            events::<Policies>(client(Kind::Policy)?),
+            events::<Services>(client(Kind::Service)?),
+        ];
+        Ok(Self {
+            streams: stream::select_all(streams).ready_chunks(BATCH),
+            answered,
+            news,
+        })
+    }
+}
+
+/// All events of a kind, for ever.
+fn events<W: Watched>(client: Client) -> BoxStream<'static, Told> {
+    let api = Api::<Partial<W>>::all(client);
+    let events = persistent(api).default_backoff();
+    events.map(|event| (W::KIND, event.map(values))).boxed()
+}
+
+/// A watch that begins anew where kube's own would repeat itself in vain: with pages where the server refuses to
+/// stream, and with a list where the version to go on from is too old.
+fn persistent<W: Watched>(
+    api: Api<Partial<W>>,
+) -> impl Stream<Item = Result<Event<Partial<W>>, Error>> + Send {
+    let first = watcher(api.clone(), options(true)).boxed();
+    stream::unfold(
+        (api, first, true),
+        |(api, mut events, mut streamed)| async move {
+            let event = events.next().await?;
+            match refusal(&event) {
+                Some(400 | 422) if streamed => {
+                    tracing::info!(kind = W::KIND.name(), "the server does not stream lists");
+                    streamed = false;
+                    events = watcher(api.clone(), options(streamed)).boxed();
+                }
+                Some(410) => events = watcher(api.clone(), options(streamed)).boxed(),
+                _ => {}
+            }
+            Some((event, (api, events, streamed)))
+        },
+    )
+}
+
+/// The code with which the server refuses to begin a watch.
+fn refusal<T>(event: &Result<T, Error>) -> Option<u16> {
+    match event {
+        Err(Error::WatchStartFailed(::kube::Error::Api(status))) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn options(streamed: bool) -> watcher::Config {
+    let random = RandomState::new().hash_one(()) % u64::from(OPEN);
+    let open = OPEN + u32::try_from(random).unwrap_or_default();
+    let options = watcher::Config::default().timeout(open);
+    if streamed {
+        options.streaming_lists()
+    } else {
+        options
+    }
+}
+
+fn values<W>(event: Event<Partial<W>>) -> Event<Value> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.value),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(object.value),
+        Event::Delete(object) => Event::Delete(object.value),
+    }
+}
+
+fn note(kind: Kind, event: &Result<Event<Value>, Error>, measures: &WatchMeasures) {
+    let labels = [("kind", kind.name())];
+    match event {
+        Ok(event) => {
+            if matches!(event, Event::Init) {
+                measures.lists.get_or_create(&labels).inc();
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = now.unwrap_or_default().as_secs_f64();
+            measures.last_event.get_or_create(&labels).set(now);
+        }
+        Err(error) => {
+            measures.errors.get_or_create(&labels).inc();
+            tracing::warn!(
+                kind = kind.name(),
+                error = describe(error),
+                "watching fails"
+            );
+        }
+    }
+}
+
+/// An error with all its causes, each once.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
