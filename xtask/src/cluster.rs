@@ -44,7 +44,7 @@ const PROGRAMS: &[setup::Program] = &[
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Start it; what is left of another is cleaned away first
-    Up(Options),
+    Up(Start),
     /// Remove every trace of it
     Down,
     /// Build Palisade's image and install it by its chart
@@ -55,6 +55,7 @@ pub(crate) enum Command {
 
 /// Which cluster.
 #[derive(Args, Clone)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How kube-proxy translates Services
     #[arg(long, value_enum, default_value_t)]
@@ -65,6 +66,14 @@ pub(crate) struct Options {
     /// The minor version of Kubernetes
     #[arg(long, value_name = "VERSION", default_value = components::DEFAULT)]
     version: String,
+}
+
+/// What to start.
+#[derive(Args)]
+#[group(skip)]
+pub(crate) struct Start {
+    #[command(flatten)]
+    cluster: Options,
     /// Only etcd and the API server, those in KUBEBUILDER_ASSETS if it is set
     #[arg(long, conflicts_with_all = ["proxy", "cni"])]
     control_plane: bool,
@@ -94,42 +103,55 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         bail!("a cluster needs root: it makes namespaces and control groups");
     }
     match command {
-        Command::Up(options) => up(options),
+        Command::Up(start) if start.control_plane => up_control_plane(&start.cluster.version),
+        Command::Up(start) => up(&start.cluster),
         Command::Down => down(),
         Command::Install(options) => install::run(options),
         Command::E2e(options) => suite::run(options),
     }
 }
 
-/// Starts a cluster, or leaves nothing of it but its logs.
+/// Starts what answers as an API server, and nothing else.
+fn up_control_plane(version: &str) -> Result<()> {
+    setup::programs(PROGRAMS)?;
+    let run = Run::here();
+    let programs = components::control_plane(version)?;
+    down()?;
+    run.make()?;
+    run.take(&programs, "bin")?;
+    let start = Instant::now();
+    ControlPlane::start(&run, Admission::NoServiceAccounts)?;
+    let took = start.elapsed().as_secs_f64();
+    println!("the API server answers after {took:.1} s; try\n");
+    advise(&run, &["kubectl get --raw /readyz?verbose".into()]);
+    Ok(())
+}
+
+/// Starts nodes too.
 fn up(options: &Options) -> Result<()> {
     setup::programs(PROGRAMS)?;
     let run = Run::here();
-    if options.control_plane {
-        let programs = components::control_plane(&options.version)?;
-        down()?;
-        run.make()?;
-        run.take(&programs, "bin")?;
-        let start = Instant::now();
-        ControlPlane::start(&run, Admission::NoServiceAccounts)?;
-        println!(
-            "the API server answers after {:.1} s; try\n",
-            start.elapsed().as_secs_f64()
-        );
-    } else {
-        build(&run, options)?;
-        let start = Instant::now();
-        start_nodes(&run, options)?;
-        println!(
-            "{} nodes are ready after {:.1} s: Kubernetes {}, {}, kube-proxy by {}; try\n",
-            network::NODES.len(),
-            start.elapsed().as_secs_f64(),
-            options.version,
-            options.cni.name(),
-            options.proxy.name(),
-        );
-    }
-    advise(&run, options)
+    build(&run, options)?;
+    let start = Instant::now();
+    let nodes = start_nodes(&run, options)?;
+    println!(
+        "{} nodes are ready after {:.1} s: Kubernetes {}, {}, kube-proxy by {}; try\n",
+        nodes.len(),
+        start.elapsed().as_secs_f64(),
+        options.version,
+        options.cni.name(),
+        options.proxy.name(),
+    );
+    let mut commands = vec![
+        "kubectl get nodes,pods -A -o wide".to_owned(),
+        "cargo xtask cluster install".to_owned(),
+    ];
+    commands.extend(nodes.iter().map(|node| {
+        let enter = format!("nsenter -t {} --mount --net", node.process());
+        format!("{enter}    # {}", node.name())
+    }));
+    advise(&run, &commands);
+    Ok(())
 }
 
 /// Removes every trace.
@@ -178,7 +200,7 @@ fn build(run: &Run, options: &Options) -> Result<()> {
     .write(&run.path(node::SANDBOX_ARCHIVE))
 }
 
-fn start_nodes(run: &Run, options: &Options) -> Result<()> {
+fn start_nodes<'a>(run: &'a Run, options: &Options) -> Result<Vec<Node<'a>>> {
     let plane = ControlPlane::start(run, Admission::Usual)?;
     plane.controllers(run)?;
     let mut nodes = Vec::new();
@@ -199,7 +221,8 @@ fn start_nodes(run: &Run, options: &Options) -> Result<()> {
     }
     wait(run, &["--for=condition=Ready", "node", "--all"])?;
     // Pods may start once their namespace has its ServiceAccount.
-    wait(run, &["--for=create", "serviceaccount", "default"])
+    wait(run, &["--for=create", "serviceaccount", "default"])?;
+    Ok(nodes)
 }
 
 fn wait(run: &Run, what: &[&str]) -> Result<()> {
@@ -209,24 +232,13 @@ fn wait(run: &Run, what: &[&str]) -> Result<()> {
     waited.with_context(|| format!("the logs are in {}", run.path("logs").display()))
 }
 
-fn advise(run: &Run, options: &Options) -> Result<()> {
-    let mut lines = vec![
-        format!("export KUBECONFIG={}", run.kubeconfig().display()),
-        format!("export PATH={}:$PATH", run.path("bin").display()),
-    ];
-    if options.control_plane {
-        lines.push("kubectl get --raw /readyz?verbose".into());
-    } else {
-        lines.push("kubectl get nodes,pods -A -o wide".into());
-        lines.push("cargo xtask cluster install".into());
-        for addresses in network::NODES {
-            let node = Node::find(run, addresses)?;
-            let enter = format!("nsenter -t {} --mount --net", node.process());
-            lines.push(format!("{enter}    # {}", node.name()));
-        }
+/// Prints what to type next.
+fn advise(run: &Run, commands: &[String]) {
+    let path = |place: &str| run.path(place).display().to_string();
+    println!("  export KUBECONFIG={}", run.kubeconfig().display());
+    println!("  export PATH={}:$PATH", path("bin"));
+    for command in commands {
+        println!("  {command}");
     }
-    lines.push(format!("ls {}", run.path("logs").display()));
-    lines.push("cargo xtask cluster down".into());
-    println!("  {}", lines.join("\n  "));
-    Ok(())
+    println!("  ls {}\n  cargo xtask cluster down", path("logs"));
 }

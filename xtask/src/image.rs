@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args;
 
 use self::archive::Image;
 use crate::{
@@ -16,15 +15,8 @@ pub(crate) mod archive;
 /// Where the image has the binary: on its `PATH`, so that `kubectl exec` finds it by name.
 const PROGRAM: &str = "usr/bin/palisade";
 
-/// Options of `cargo xtask image`.
-#[derive(Args, Default)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    dist: dist::Options,
-}
-
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let (archive, name) = build(options.dist.target()?)?;
+pub(crate) fn run(options: &dist::Options) -> Result<()> {
+    let (archive, name) = build(options.target()?)?;
     println!(
         "{}: {name}, made of the static binary alone; try",
         archive.display()

@@ -43,7 +43,7 @@ enum Command {
     /// Build the static release binary into target/dist
     Dist(dist::Options),
     /// Build the image into target/dist, as an archive that every engine loads
-    Image(image::Options),
+    Image(dist::Options),
     /// A real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -79,5 +79,17 @@ fn run(command: Command) -> Result<()> {
         Command::Cluster(command) => cluster::run(&command),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -185,7 +185,7 @@ impl Component {
     }
 
     pub(crate) fn helm() -> Self {
-        Self::of_version("helm", "3.19.0", HELM)
+        Self::of_version("helm", "3.22.0", HELM)
     }
 
     fn of_version(name: &'static str, version: &str, programs: &'static [Program]) -> Self {

@@ -15,6 +15,7 @@ const NAMESPACE: &str = "kube-system";
 
 /// How to install.
 #[derive(Args, Clone, Default)]
+#[group(skip)]
 pub(crate) struct Options {
     /// A value of the chart; may be given again
     #[arg(long, value_name = "NAME=VALUE")]

@@ -29,6 +29,7 @@ const SKIP: &str = "SCTP|sctp";
 
 /// Which cluster, and what of the suite.
 #[derive(Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     cluster: super::Options,
@@ -38,7 +39,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "REGEX", default_value = FOCUS)]
     focus: String,
     /// Use the cluster that is up
-    #[arg(long, conflicts_with_all = ["proxy", "cni", "version", "control_plane"])]
+    #[arg(long, conflicts_with_all = ["proxy", "cni", "version"])]
     here: bool,
 }
 
@@ -63,9 +64,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     suite.args(["--provider=skeleton", "--ginkgo.v", "--ginkgo.no-color"]);
     let passed = follow(&mut suite, &log, &mut report)?;
     println!(
-        "{} specs passed, {} failed, in {} s",
+        "{} specs passed, {} failed, {} skipped, in {} s",
         report.passed.len(),
         report.failed.len(),
+        report.skipped.len(),
         start.elapsed().as_secs()
     );
     ensure!(
@@ -131,30 +133,77 @@ struct Report {
     begins: bool,
     passed: Vec<String>,
     failed: Vec<String>,
+    skipped: Vec<String>,
 }
 
 impl Report {
-    /// Takes a line; what it means, if it ends a spec.
+    /// Takes a line of Ginkgo's verbose report; what it means, if it ends a spec.
     fn see(&mut self, line: &str) -> Option<String> {
         if line.starts_with("----------") {
             self.begins = true;
             return None;
         }
-        if std::mem::take(&mut self.begins) {
-            self.spec = line.trim().to_owned();
+        let begins = std::mem::take(&mut self.begins);
+        let end = line
+            .strip_prefix("• ")
+            .or(line.strip_prefix("S [SKIPPED] "));
+        let Some(end) = end else {
+            if begins {
+                self.spec = line.trim().to_owned();
+            }
             return None;
-        }
-        let end = line.strip_prefix("• ")?;
-        let failed = end.starts_with("[FAILED]")
-            || end.starts_with("[PANICKED]")
-            || end.starts_with("[TIMEDOUT]")
-            || end.starts_with("[INTERRUPTED]");
-        let time = end.rsplit_once('[')?.1.trim_end_matches(" seconds]");
-        let (word, list) = match failed {
-            true => ("FAIL", &mut self.failed),
-            false => ("pass", &mut self.passed),
+        };
+        let (state, time) = end.rsplit_once('[')?;
+        let (word, list) = match state {
+            "" if line.starts_with('S') => ("skip", &mut self.skipped),
+            "" => ("pass", &mut self.passed),
+            _ => ("FAIL", &mut self.failed),
         };
         list.push(self.spec.clone());
+        let time = time.trim_end_matches(" seconds]");
         Some(format!("{word} {time:>7} s  {}", self.spec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+Running Suite: Kubernetes e2e suite
+------------------------------
+[sig] one should pass
+a.go:7
+  STEP: waiting @ 10:00
+• [5.250 seconds]
+------------------------------
+[sig] two should fail
+a.go:8
+• [FAILED] [35.125 seconds]
+[sig] two [It] should fail
+a.go:8
+
+  [FAILED] timed out
+------------------------------
+[sig] three cannot run
+a.go:9
+S [SKIPPED] [0.001 seconds]
+[sig] three [It] cannot run
+------------------------------
+";
+
+    #[test]
+    fn every_spec_ends_in_one_of_three_ways() {
+        let mut report = Report::default();
+        let told: Vec<_> = TEXT.lines().filter_map(|line| report.see(line)).collect();
+        let expected = [
+            "pass   5.250 s  [sig] one should pass",
+            "FAIL  35.125 s  [sig] two should fail",
+            "skip   0.001 s  [sig] three cannot run",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(report.passed, ["[sig] one should pass"]);
+        assert_eq!(report.failed, ["[sig] two should fail"]);
+        assert_eq!(report.skipped, ["[sig] three cannot run"]);
     }
 }
