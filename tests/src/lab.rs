@@ -34,6 +34,7 @@ pub use self::{
     pod::Pod,
     process::Process,
     proxy::{Service, ServicePort},
+    tun::Tunnel,
 };
 use crate::probe::{Protocol, Servers};
 
@@ -47,6 +48,7 @@ mod plan;
 mod pod;
 mod process;
 mod proxy;
+mod tun;
 
 /// A lab. Everything of it is gone when it is dropped, or when its process ends in any other way.
 #[derive(Debug)]

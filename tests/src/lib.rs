@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod packet;
 pub mod probe;
 pub mod rig;
+pub mod site;
 
 /// Whether a test that needs root has to be skipped; says so if it has.
 #[must_use]

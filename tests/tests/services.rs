@@ -10,14 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
     lab::{Cni, Service, both},
     probe::{Attempt, Connection, Outcome, Protocol, attempt},
+    site::{
+        ANSWER, EXTERNAL, INTERNET, NODE_PORT, PORT, SETTLE, STYLES, Site, TARGET, VIP, any,
+        both_ports, by_both, kind, nothing, of_family, only_from, only_good, policy,
+    },
     skip_without_root,
 };
 use serde_json::json;
-
-#[path = "services/site.rs"]
-mod site;
-
-use site::*;
 
 #[test]
 fn egress_is_decided_on_the_backend() -> Result<()> {

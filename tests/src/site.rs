@@ -5,33 +5,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use palisade_tests::{
+use crate::{
     agent::Agent,
     lab::{Cni, Lab, Namespace, Plan, Service, ServicePort, both},
     manifest::Manifests,
     probe::{Attempt, Protocol, attempt},
 };
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-pub(crate) const READY: Duration = Duration::from_secs(30);
+/// How long an agent may take to start.
+pub const READY: Duration = Duration::from_secs(30);
 /// How long an answer may take, or a silence lasts.
-pub(crate) const ANSWER: Duration = Duration::from_millis(400);
+pub const ANSWER: Duration = Duration::from_millis(400);
 /// How long the world may take to become what it should be; what is wrong stays wrong.
-pub(crate) const SETTLE: Duration = Duration::from_secs(20);
-pub(crate) const STYLES: [Cni; 2] = [Cni::Ptp, Cni::Bridge { netfilter: true }];
-pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+pub const SETTLE: Duration = Duration::from_secs(20);
+/// Of the network plugins.
+pub const STYLES: [Cni; 2] = [Cni::Ptp, Cni::Bridge { netfilter: true }];
+/// What everybody serves.
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
-pub(crate) const VIP: [u8; 4] = [10, 96, 0, 10];
-pub(crate) const EXTERNAL: [u8; 4] = [198, 51, 100, 10];
-pub(crate) const INTERNET: [u8; 4] = [203, 0, 113, 7];
-/// Of Services, of nodes, and of the pods that serve.
-pub(crate) const PORT: u16 = 80;
-pub(crate) const NODE_PORT: u16 = 30080;
-pub(crate) const TARGET: u16 = 8080;
+/// The Service's cluster address and its twin.
+pub const VIP: [u8; 4] = [10, 96, 0, 10];
+/// Its external one.
+pub const EXTERNAL: [u8; 4] = [198, 51, 100, 10];
+/// The host outside the cluster.
+pub const INTERNET: [u8; 4] = [203, 0, 113, 7];
+/// The Service's port.
+pub const PORT: u16 = 80;
+/// Its port on nodes.
+pub const NODE_PORT: u16 = 30080;
+/// The port of pods that serve.
+pub const TARGET: u16 = 8080;
 
 /// Each pod, and its node: a client between good and bad ones, its own node's and another's.
-pub(crate) const PODS: [(&str, &str); 5] = [
+pub const PODS: [(&str, &str); 5] = [
     ("client", "node1"),
     ("near-good", "node1"),
     ("near-bad", "node1"),
@@ -40,19 +48,33 @@ pub(crate) const PODS: [(&str, &str); 5] = [
 ];
 
 /// Two nodes with agents.
-pub(crate) struct Site {
-    pub(crate) lab: Lab,
-    pub(crate) manifests: Manifests,
-    /// They end with it.
-    _agents: Vec<Agent>,
+#[derive(Debug)]
+pub struct Site {
+    /// Its nodes and pods.
+    pub lab: Lab,
+    /// What the agents watch.
+    pub manifests: Manifests,
+    /// Those of the nodes, in their order.
+    pub agents: Vec<Agent>,
 }
 
 /// Who answers there, or nobody.
-pub(crate) type Expected<'a> = (&'a str, SocketAddr, Protocol, Option<&'a str>);
+pub type Expected<'a> = (&'a str, SocketAddr, Protocol, Option<&'a str>);
 
 impl Site {
-    pub(crate) fn new(cni: Cni) -> Result<Self> {
-        let mut lab = Lab::new(&Plan::of(2, cni))?;
+    /// On two nodes of its own.
+    ///
+    /// # Errors
+    /// Where the lab or an agent does not start.
+    pub fn new(cni: Cni) -> Result<Self> {
+        Self::on(Lab::new(&Plan::of(2, cni))?)
+    }
+
+    /// On two nodes that are there.
+    ///
+    /// # Errors
+    /// Where the lab or an agent does not start.
+    pub fn on(mut lab: Lab) -> Result<Self> {
         let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
         lab.add_outside("internet", &both(INTERNET.into()))?;
         manifests
@@ -79,12 +101,15 @@ impl Site {
         Ok(Self {
             lab,
             manifests,
-            _agents: agents,
+            agents,
         })
     }
 
     /// Gives a pod another role.
-    pub(crate) fn relabel(&mut self, name: &str, role: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where there is no such pod.
+    pub fn relabel(&mut self, name: &str, role: &str) -> Result<()> {
         let (_, node) = PODS.iter().find(|(it, _)| *it == name).context("a pod")?;
         let addresses = self
             .lab
@@ -98,7 +123,10 @@ impl Site {
 
     /// Translates the Service's addresses and node port to these pods, on every node. Its next port, which has no node
     /// port, leads to theirs: nobody serves that, but for a test's own server.
-    pub(crate) fn translate(
+    ///
+    /// # Errors
+    /// Where nft refuses.
+    pub fn translate(
         &mut self,
         backends: &[&str],
         change: impl Fn(Service) -> Service,
@@ -131,7 +159,10 @@ impl Site {
     }
 
     /// Tells the agents of the Service, or that there is none.
-    pub(crate) fn tell(&mut self, known: bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where the manifest cannot be written.
+    pub fn tell(&mut self, known: bool) -> Result<()> {
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "service", "namespace": "x"},
@@ -153,7 +184,11 @@ impl Site {
         Ok(())
     }
 
-    pub(crate) fn namespace(&self, name: &str) -> Result<&Namespace> {
+    /// Where a pod or the host outside lives.
+    ///
+    /// # Errors
+    /// Where there is no such.
+    pub fn namespace(&self, name: &str) -> Result<&Namespace> {
         let endpoint = match name {
             "internet" => self.lab.endpoint(name),
             name => self.lab.endpoint(&format!("x/{name}")),
@@ -161,7 +196,11 @@ impl Site {
         Ok(&endpoint.with_context(|| format!("no {name}"))?.namespace)
     }
 
-    pub(crate) fn node(&self, name: &str, family: u8) -> Result<IpAddr> {
+    /// An address of a node.
+    ///
+    /// # Errors
+    /// Where it has none of the family.
+    pub fn node(&self, name: &str, family: u8) -> Result<IpAddr> {
         self.lab
             .node(name)
             .endpoint
@@ -169,13 +208,20 @@ impl Site {
             .context("an address")
     }
 
-    pub(crate) fn pod(&self, name: &str, family: u8) -> Result<IpAddr> {
+    /// An address of a pod.
+    ///
+    /// # Errors
+    /// Where it has none of the family.
+    pub fn pod(&self, name: &str, family: u8) -> Result<IpAddr> {
         let endpoint = &self.lab.pod(&format!("x/{name}")).endpoint;
         endpoint.address(family).context("an address")
     }
 
     /// A socket of a pod.
-    pub(crate) fn datagrams(&self, pod: &str, address: IpAddr, port: u16) -> Result<UdpSocket> {
+    ///
+    /// # Errors
+    /// Where it cannot be bound.
+    pub fn datagrams(&self, pod: &str, address: IpAddr, port: u16) -> Result<UdpSocket> {
         let socket = self
             .namespace(pod)?
             .run(|| UdpSocket::bind((address, port)))?;
@@ -184,7 +230,10 @@ impl Site {
     }
 
     /// Who answers each of these: pods without their namespace.
-    pub(crate) fn ask(&self, cases: &[Expected<'_>]) -> Result<Vec<Option<String>>> {
+    ///
+    /// # Errors
+    /// Where sockets cannot be made.
+    pub fn ask(&self, cases: &[Expected<'_>]) -> Result<Vec<Option<String>>> {
         let attempts = cases.iter().map(|&(from, to, protocol, _)| {
             Ok(Attempt {
                 from: self.namespace(from)?,
@@ -204,7 +253,10 @@ impl Site {
     }
 
     /// Waits until all of it is so, and looks once more whether it stays.
-    pub(crate) fn expect(&self, what: &str, cases: &[Expected<'_>]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where something is otherwise.
+    pub fn expect(&self, what: &str, cases: &[Expected<'_>]) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
         let mut right = 0;
         while right < 2 {
@@ -233,11 +285,14 @@ impl Site {
 }
 
 /// What a pod is labelled with, by its name.
-pub(crate) fn kind(name: &str) -> &str {
+#[must_use]
+pub fn kind(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
-pub(crate) fn pod(name: &str, node: &str, addresses: &[IpAddr], role: &str) -> Value {
+/// A pod as an object.
+#[must_use]
+pub fn pod(name: &str, node: &str, addresses: &[IpAddr], role: &str) -> Value {
     let addresses = addresses.iter().map(|ip| json!({"ip": ip}));
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -250,7 +305,9 @@ pub(crate) fn pod(name: &str, node: &str, addresses: &[IpAddr], role: &str) -> V
     })
 }
 
-pub(crate) fn policy(name: &str, spec: Value) -> Value {
+/// A policy in the namespace of the pods.
+#[must_use]
+pub fn policy(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "x"}, "spec": spec,
@@ -258,7 +315,8 @@ pub(crate) fn policy(name: &str, spec: Value) -> Value {
 }
 
 /// The client may speak with good pods at their own port, and with nobody else.
-pub(crate) fn only_good() -> Value {
+#[must_use]
+pub fn only_good() -> Value {
     let ports = PROTOCOLS.map(|protocol| json!({"port": TARGET, "protocol": protocol.to_string()}));
     policy(
         "only-good",
@@ -271,7 +329,8 @@ pub(crate) fn only_good() -> Value {
 }
 
 /// The same, and at the next port too.
-pub(crate) fn both_ports() -> Value {
+#[must_use]
+pub fn both_ports() -> Value {
     let mut policy = only_good();
     policy["spec"]["egress"][0]["ports"] = PROTOCOLS
         .map(|protocol| json!({"port": TARGET, "endPort": TARGET + 1, "protocol": protocol.to_string()}))
@@ -280,7 +339,8 @@ pub(crate) fn both_ports() -> Value {
 }
 
 /// A pod takes connections of pods of a role alone.
-pub(crate) fn only_from(server: &str, role: &str) -> Value {
+#[must_use]
+pub fn only_from(server: &str, role: &str) -> Value {
     policy(
         "only-from",
         json!({
@@ -292,14 +352,17 @@ pub(crate) fn only_from(server: &str, role: &str) -> Value {
 }
 
 /// Nothing but answers passes in this direction.
-pub(crate) fn nothing(pod: &str, direction: &str) -> Value {
+#[must_use]
+pub fn nothing(pod: &str, direction: &str) -> Value {
     policy(
         &format!("nothing-{}", direction.to_lowercase()),
         json!({"podSelector": {"matchLabels": {"app": pod}}, "policyTypes": [direction]}),
     )
 }
 
-pub(crate) fn any(family: u8) -> IpAddr {
+/// The address that stands for all of the family.
+#[must_use]
+pub fn any(family: u8) -> IpAddr {
     if family == 4 {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
@@ -307,12 +370,15 @@ pub(crate) fn any(family: u8) -> IpAddr {
     }
 }
 
-pub(crate) fn of_family(addresses: [u8; 4], family: u8) -> IpAddr {
+/// An IPv4 address or its twin.
+#[must_use]
+pub fn of_family(addresses: [u8; 4], family: u8) -> IpAddr {
     both(addresses.into())[usize::from(family == 6)]
 }
 
 /// From a pod to an address at a port, by TCP and UDP.
-pub(crate) fn by_both<'a>(
+#[must_use]
+pub fn by_both<'a>(
     from: &'a str,
     to: IpAddr,
     port: u16,
