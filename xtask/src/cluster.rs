@@ -11,11 +11,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::{dist::Target, image::archive::Image, setup, shell};
 
 pub(crate) mod components;
+pub(crate) mod install;
 
 mod certificate;
 mod cni;
 mod control_plane;
-mod install;
 mod network;
 mod node;
 mod run;

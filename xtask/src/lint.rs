@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
+    cluster::{components, install},
     setup,
     shell::{self, command},
     tidy, workspace,
@@ -19,7 +20,21 @@ pub(crate) fn run() -> Result<()> {
     clippy()?;
     clippy_bpf()?;
     document()?;
+    chart(&mut Vec::new())?;
     licences()
+}
+
+/// The Helm chart, where helm can be built; adds what was skipped.
+pub(crate) fn chart(skips: &mut Vec<String>) -> Result<()> {
+    match components::compiler() {
+        Ok(_) => install::check_chart(),
+        Err(error) => {
+            let reason = format!("the chart is not checked: {error:#}");
+            println!("SKIP: {reason}");
+            skips.push(reason);
+            Ok(())
+        }
+    }
 }
 
 pub(crate) fn format() -> Result<()> {

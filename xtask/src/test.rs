@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
+    cluster::components,
     dist, kernels, lint, setup,
     shell::{self, command},
     tidy, workspace,
@@ -45,6 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.step("tests", |tally| tests(0..=QUICK, tally));
     } else {
         report.step("documentation", |_| lint::document());
+        report.step("chart", |tally| lint::chart(&mut tally.skips));
         report.step("licences", |_| lint::licences());
         report.step("tests", all_tests);
         report.step("release binary", |_| dist::run(&dist::Options::default()));
@@ -54,15 +57,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn all_tests(tally: &mut Tally) -> Result<()> {
-    prepare()?;
+    let assets = prepare()?;
     let mut cargo = lint::host("cargo test");
-    run_tests(cargo.arg("--no-fail-fast"), tally)
+    run_tests(cargo.arg("--no-fail-fast"), assets.as_deref(), tally)
 }
 
 /// The tests of some tiers, package by package: every target is of tier 0 unless
 /// `package.metadata.tier` names it.
 fn tests(tiers: RangeInclusive<u64>, tally: &mut Tally) -> Result<()> {
-    prepare()?;
+    let assets = prepare()?;
     let mut failures = Vec::new();
     for package in workspace::metadata()?.workspace_packages() {
         if *package.name == lint::BPF {
@@ -85,7 +88,7 @@ fn tests(tiers: RangeInclusive<u64>, tally: &mut Tally) -> Result<()> {
         }
         let mut cargo = command("cargo test --no-fail-fast --package");
         cargo.arg(package.name.as_str()).args(chosen);
-        if let Err(error) = run_tests(&mut cargo, tally) {
+        if let Err(error) = run_tests(&mut cargo, assets.as_deref(), tally) {
             failures.push(format!("{error:#}"));
         }
     }
@@ -93,13 +96,21 @@ fn tests(tiers: RangeInclusive<u64>, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn prepare() -> Result<()> {
+/// Installs what tests need; the programs of a control plane, where they can be had.
+fn prepare() -> Result<Option<PathBuf>> {
     setup::programs(setup::NETWORK)?;
-    setup::ebpf()
+    setup::ebpf()?;
+    let assets = components::control_plane(components::DEFAULT);
+    Ok(assets
+        .inspect_err(|error| println!("there is no control plane for tests: {error:#}"))
+        .ok())
 }
 
 /// Passing tests show their output too: it says what was skipped.
-fn run_tests(cargo: &mut Command, tally: &mut Tally) -> Result<()> {
+fn run_tests(cargo: &mut Command, assets: Option<&Path>, tally: &mut Tally) -> Result<()> {
+    if let Some(assets) = assets {
+        cargo.env(components::ASSETS, assets);
+    }
     shell::tee(cargo.args(["--", "--show-output"]), |line| tally.see(line))
 }
 

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) const DEFAULT: &str = "1.36";
 
 /// A folder with these, as users of envtest have one: it is believed to fit.
-const ASSETS: &str = "KUBEBUILDER_ASSETS";
+pub(crate) const ASSETS: &str = "KUBEBUILDER_ASSETS";
 const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kubectl"];
 
 const HEADERS: &[setup::Program] = &[
@@ -323,13 +323,14 @@ fn minors() -> Result<Vec<String>> {
     Ok(minors)
 }
 
-fn compiler() -> Result<PathBuf> {
+/// Where Go is.
+pub(crate) fn compiler() -> Result<PathBuf> {
     let usual = PathBuf::from("/usr/local/go/bin/go");
     match shell::find("go") {
         Some(go) => Ok(go),
         None if usual.exists() => Ok(usual),
         None => {
-            bail!("Kubernetes is built by Go, which is missing: see https://go.dev/doc/install")
+            bail!("Go is missing, install it first: https://go.dev/doc/install")
         }
     }
 }

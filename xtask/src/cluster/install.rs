@@ -2,11 +2,11 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::{components::Component, network::NODES, node::Node, run::Run};
-use crate::{dist::Target, image, shell};
+use crate::{dist::Target, image, shell, workspace};
 
 /// The chart, from the top of the workspace.
 const CHART: &str = "deploy/helm/palisade";
@@ -48,6 +48,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         helm.args(["--set", value]);
     }
     shell::run(&mut helm)
+}
+
+/// Checks the chart: what helm can tell of it, and that its version is that of the image.
+pub(crate) fn check_chart() -> Result<()> {
+    let version = workspace::version()?;
+    let chart = fs::read_to_string(format!("{CHART}/Chart.yaml")).context("read the chart")?;
+    for line in [
+        format!("version: {version}"),
+        format!("appVersion: {version}"),
+    ] {
+        ensure!(
+            chart.lines().any(|other| other == line),
+            "{CHART}: not {line}"
+        );
+    }
+    shell::run(helm()?.args(["lint", "--strict", "--quiet", CHART]))?;
+    let values = [
+        "serviceAccount.create=false,rbac.create=false",
+        "http.host=0.0.0.0",
+    ];
+    for values in values {
+        let mut template = helm()?;
+        template.args(["template", "palisade", CHART, "--set", values]);
+        shell::output(&mut template)?;
+    }
+    Ok(())
 }
 
 /// What renders charts.
