@@ -147,6 +147,45 @@ fn a_tunnel_that_appears_later_is_an_exit_like_any_other() -> Result<()> {
 }
 
 #[test]
+fn the_bandwidth_plugins_detour_changes_nothing() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    for cni in STYLES {
+        let mut site = Site::new(cni)?;
+        isolate(&mut site)?;
+        // What its `runtimeConfig` of ingress and egress rates makes of a pod's interface.
+        for (number, pod) in ["client", "near-good"].into_iter().enumerate() {
+            let device = site.lab.pod(&format!("x/{pod}")).interface.clone();
+            let node = &site.lab.node("node1").endpoint.namespace;
+            let shape = "tbf rate 100mbit burst 1mb latency 25ms";
+            let commands = [
+                format!("qdisc add dev {device} root {shape}"),
+                format!("qdisc add dev {device} ingress"),
+                format!(
+                    "filter add dev {device} parent ffff: protocol all u32 match u32 0 0 \
+                     action mirred egress redirect dev bwp{number}"
+                ),
+                format!("qdisc add dev bwp{number} root {shape}"),
+            ];
+            ip(node, &format!("link add bwp{number} type ifb"))?;
+            ip(node, &format!("link set bwp{number} up"))?;
+            for command in commands {
+                let words: Vec<_> = command.split(' ').collect();
+                node.output("tc", &words, "")?;
+            }
+        }
+        holds(&mut site, &format!("{cni:?}"))?;
+        let near = site.pod("near-good", 4)?;
+        site.expect(
+            "both behind it",
+            &by_both("client", near, TARGET, Some("near-good")),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_pod_routed_to_as_calico_does_it_is_found_and_enforced() -> Result<()> {
     if skip_without_root() {
         return Ok(());
