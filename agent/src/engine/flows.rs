@@ -149,8 +149,9 @@ pub(super) fn describe(record: &Record, index: &Index, pod: Option<&Name>) -> Fl
         Direction::Ingress => destination,
         Direction::Egress => source,
     };
-    let by_policy = matches!(reason, Some(Reason::Policy | Reason::Revoked));
-    let policies = pod.filter(|_| by_policy).and_then(|name| index.pod(name));
+    // Whom nobody isolates is cut off for these two alone.
+    let isolated = !matches!(reason, None | Some(Reason::Spoofed | Reason::Unknown));
+    let policies = pod.filter(|_| isolated).and_then(|name| index.pod(name));
     let peer = ip(&record.peer, record.family);
     Flow {
         time: time(record.time).to_string(),
@@ -320,6 +321,16 @@ mod tests {
         assert_eq!(flow.source, "fd00::b".parse().ok());
         assert_eq!(party(&flow.peer), "x/b");
         assert_eq!(flow.policies, [""; 0], "no policy drops a forged source");
+        let flow = describe(
+            &record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Fragment),
+            &index,
+            Some(&name),
+        );
+        assert_eq!(
+            flow.policies,
+            ["both", "out"],
+            "a fragment passes where none isolates"
+        );
     }
 
     #[test]
