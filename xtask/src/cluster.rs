@@ -192,7 +192,7 @@ fn build(run: &Run, options: &Options) -> Result<()> {
     run.take(&plugins, cni::FOLDER)?;
     // It sleeps as well as any.
     Image {
-        name: node::SANDBOX,
+        names: &[node::SANDBOX],
         architecture: Target::host()?.go_name(),
         program: ("agnhost", &agnhost),
         arguments: &["pause"],

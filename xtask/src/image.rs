@@ -38,7 +38,7 @@ pub(crate) fn build(target: Target) -> Result<(PathBuf, String)> {
     let name = format!("palisade:{}", workspace::version()?);
     let archive = dist::folder()?.join(format!("palisade-image-{}.tar", target.name()));
     Image {
-        name: &name,
+        names: &[&name],
         architecture: target.go_name(),
         program: (PROGRAM, &program),
         arguments: &["agent"],

@@ -262,7 +262,7 @@ impl Component {
 
     fn go(&self, program: &Program, scratch: &Path) -> Result<Command> {
         let (words, c) = match (program.kind, &self.module) {
-            (Kind::Test, _) => ("test -c", "0"),
+            (Kind::Test, _) => ("test -c -vet=off", "0"),
             (Kind::Static, Some(_)) => ("build", "0"),
             (Kind::Static, None) => ("install", "0"),
             (Kind::Dynamic, Some(_)) => ("build", "1"),

@@ -31,14 +31,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let content = fs::read(&archive).with_context(|| format!("read {}", archive.display()))?;
     let mut helm = helm()?;
-    helm.args(["upgrade", "--install", "palisade", CHART, "--wait"])
-        .args([
-            "--timeout",
-            "120s",
-            "--namespace",
-            NAMESPACE,
-            "--kubeconfig",
-        ])
+    helm.args(["upgrade", "--install", "palisade", CHART])
+        .args(["--namespace", NAMESPACE, "--kubeconfig"])
         .arg(run.kubeconfig());
     // The same tag may name another image than before.
     let hash = image::archive::sha256(&content);
@@ -47,7 +41,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for value in &options.set {
         helm.args(["--set", value]);
     }
-    shell::run(&mut helm)
+    shell::run(&mut helm)?;
+    // Helm is content when as many nodes as an update may leave without one have none.
+    let mut rollout = run.kubectl();
+    rollout.args(["rollout", "status", "daemonset/palisade", "--timeout=120s"]);
+    shell::run(rollout.args(["--namespace", NAMESPACE]))
 }
 
 /// Checks the chart: what helm can tell of it, and that its version is that of the image.

@@ -84,14 +84,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Gives nodes the image that the specs ask for, by the name they use.
+/// Gives nodes the image that the specs ask for, by the names they use.
 fn load_images(run: &Run, tests: &Path) -> Result<()> {
     let names = shell::output(Command::new(tests.join("e2e.test")).arg("--list-images"))?;
-    let name = names.lines().find(|name| name.contains("/agnhost:"));
-    let name = name.context("the suite names no image of agnhost")?;
+    let names = names.lines().filter(|name| name.contains("/agnhost:"));
+    let names: Vec<_> = names.collect();
+    ensure!(!names.is_empty(), "the suite names no image of agnhost");
     let archive = run.path("images/agnhost.tar");
     Image {
-        name,
+        names: &names,
         architecture: Target::host()?.go_name(),
         program: ("agnhost", &tests.join("agnhost")),
         arguments: &["pause"],

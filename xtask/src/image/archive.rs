@@ -17,8 +17,8 @@ use tar::{Builder, EntryType, Header};
 
 /// What an image is made of.
 pub(crate) struct Image<'a> {
-    /// Its name and tag.
-    pub(crate) name: &'a str,
+    /// Its names, with tags.
+    pub(crate) names: &'a [&'a str],
     /// As Go calls it.
     pub(crate) architecture: &'a str,
     /// The only file, which is what starts: where the image has it, and where it is.
@@ -54,19 +54,22 @@ impl Image<'_> {
                 "layers": [layer.descriptor()],
             }),
         );
-        let mut listed = manifest.descriptor();
-        listed["annotations"] = json!({
-            "io.containerd.image.name": self.full_name(),
-            "org.opencontainers.image.ref.name": self.name,
+        let listed = self.names.iter().map(|name| {
+            let mut listed = manifest.descriptor();
+            listed["annotations"] = json!({
+                "io.containerd.image.name": full(name),
+                "org.opencontainers.image.ref.name": name,
+            });
+            listed
         });
         let index = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [listed],
+            "manifests": listed.collect::<Vec<_>>(),
         });
         let docker = json!([{
             "Config": config.path(),
-            "RepoTags": [self.name],
+            "RepoTags": self.names,
             "Layers": [layer.path()],
         }]);
 
@@ -89,16 +92,6 @@ impl Image<'_> {
         }
         tar.finish()?;
         Ok(())
-    }
-
-    /// The name as engines complete it.
-    fn full_name(&self) -> String {
-        let first = self.name.split_once('/').map(|(first, _)| first);
-        match first {
-            Some(host) if host.contains(['.', ':']) => self.name.to_owned(),
-            Some(_) => format!("docker.io/{}", self.name),
-            None => format!("docker.io/library/{}", self.name),
-        }
     }
 
     fn layer(&self) -> Result<Vec<u8>> {
@@ -168,6 +161,15 @@ impl Blob {
     }
 }
 
+/// A name as engines complete it.
+fn full(name: &str) -> String {
+    match name.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    }
+}
+
 /// In hexadecimal digits.
 pub(crate) fn sha256(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
@@ -212,7 +214,7 @@ mod tests {
 
     fn image(program: &Path) -> Image<'_> {
         Image {
-            name: "example:1.2.3",
+            names: &["example:1.2.3", "example.test/example:1"],
             architecture: "amd64",
             program: ("usr/bin/example", program),
             arguments: &["serve"],
@@ -242,7 +244,15 @@ mod tests {
         let config = blob(&manifest["config"])?;
         let layer = blob(&manifest["layers"][0])?;
         let docker = &json("manifest.json")?[0];
-        assert_eq!(docker["RepoTags"], json!(["example:1.2.3"]));
+        assert_eq!(
+            docker["RepoTags"],
+            json!(["example:1.2.3", "example.test/example:1"])
+        );
+        let full = ["docker.io/library/example:1.2.3", "example.test/example:1"];
+        for (index, full) in full.into_iter().enumerate() {
+            let annotations = &json("index.json")?["manifests"][index]["annotations"];
+            assert_eq!(annotations["io.containerd.image.name"], full);
+        }
         assert_eq!(docker["Config"], config.as_str());
         assert_eq!(docker["Layers"], json!([layer]));
 
