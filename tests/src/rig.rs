@@ -2,7 +2,7 @@
 //!
 //! The object is loaded by itself, nothing is pinned and nothing attached. The thread that makes a rig
 //! moves to a network namespace of its own, where the devices that the maps speak of are dummies.
-//! Frames pass through `BPF_PROG_TEST_RUN`.
+//! Frames pass through `BPF_PROG_TEST_RUN`, or are real ones where the kernel's is not enough.
 
 use std::{collections::HashSet, net::IpAddr, os::fd::AsFd as _};
 
@@ -24,7 +24,6 @@ use palisade_dataplane::{
     plan::op::Op,
 };
 
-use self::carry::{Carry, Context};
 pub use self::{
     address::address,
     guard::{Foreign, Guard, attach_pod, send, veth},
@@ -32,10 +31,16 @@ pub use self::{
     replay::replay,
     scene::{Net, POD, Scene, family_of, peer, tcp, udp},
 };
+use self::{
+    carry::{Carry, Context},
+    frames::Frames,
+};
 
 mod address;
+mod bpf;
 mod carry;
 mod devices;
+mod frames;
 mod guard;
 mod node;
 mod replay;
@@ -95,6 +100,7 @@ pub struct Rig {
     pub hz: u32,
     events: RingBuf<MapData>,
     carry: Carry,
+    frames: Option<Frames>,
     object: Ebpf,
 }
 
@@ -159,10 +165,31 @@ impl Rig {
             hz: 0,
             events,
             carry,
+            frames: None,
             object,
         };
         rig.hz = rig.measure_hz();
         rig
+    }
+
+    /// Whether test runs of this kernel can name the device that a packet came in by; those of 5.10 cannot.
+    /// Frames do: see [`Rig::with_frames`].
+    #[must_use]
+    pub fn names_devices(&self) -> bool {
+        self.carry.names_devices()
+    }
+
+    /// Asks the programs with real frames on veths that carry them, not by test runs. No device may have been
+    /// added before.
+    ///
+    /// # Panics
+    /// Where the kernel refuses anything.
+    #[must_use]
+    pub fn with_frames(self) -> Self {
+        Self {
+            frames: Some(Frames::new().expect("real frames")),
+            ..self
+        }
     }
 
     /// Adds a device and returns its index.
@@ -170,7 +197,10 @@ impl Rig {
     /// # Panics
     /// Where the kernel refuses.
     pub fn add_device(&self) -> u32 {
-        devices::add()
+        match &self.frames {
+            Some(frames) => frames.add_device(),
+            None => devices::add(),
+        }
     }
 
     /// Runs a program on a frame.
@@ -178,8 +208,10 @@ impl Rig {
     /// # Panics
     /// Where the program returns anything but one of the two verdicts.
     pub fn run(&self, program: Program, frame: &[u8], at: At) -> Verdict {
-        let (code, _) = self.carry.run(program, frame, &Context::new(at), 1);
-        match code {
+        if let Some(frames) = &self.frames {
+            return frames.run(&self.carry, program, frame, at);
+        }
+        match self.carry.run(program, frame, &Context::new(at)) {
             TC_ACT_UNSPEC => Verdict::Pass,
             TC_ACT_SHOT => Verdict::Drop,
             other => panic!("{} returned {other}", program.name()),
@@ -199,13 +231,9 @@ impl Rig {
     /// Where the program cannot run.
     pub fn jiffies(&mut self) -> u32 {
         let clock = classifier(&mut self.object, "clock");
-        carry::run(
-            clock.fd().expect("loaded"),
-            &[0; 64],
-            &Context::default(),
-            1,
-        )
-        .0 as u32
+        let clock = clock.fd().expect("loaded");
+        let ran = bpf::test_run(clock, &[0; 64], &Context::default(), 1);
+        ran.expect("a test run").0 as u32
     }
 
     /// Instructions that the verifier has looked at, where the kernel tells (5.16).

@@ -29,6 +29,19 @@ fn the_programs_agree_with_every_cell_of_the_recipes() {
     all_cells(Corpus::Recipes, 548);
 }
 
+#[test]
+fn real_frames_get_the_same_verdicts() {
+    if skip_without_root() {
+        return;
+    }
+    let mut nodes = [Node::new("node1", Rig::new().with_frames())];
+    let mut cells = 0;
+    for case in Corpus::E2e.cases().unwrap() {
+        cells += replay(&case, 4, &mut nodes);
+    }
+    assert_eq!(cells, 5186);
+}
+
 fn all_cells(corpus: Corpus, expected: usize) {
     if skip_without_root() {
         return;

@@ -1,4 +1,4 @@
-//! Devices that carry nothing, in a namespace that nobody else sees.
+//! Devices in a namespace that nobody else sees.
 
 use std::{
     cell::Cell,
@@ -59,39 +59,53 @@ pub(super) fn add_pair() -> [u32; 2] {
     })
 }
 
-/// Sends a frame on a device of the thread's own namespace.
-pub(super) fn send(device: u32, frame: &[u8]) -> io::Result<()> {
-    // SAFETY: no pointers are passed.
-    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
+/// Keeps the devices that are made from now on in the thread's own namespace from sending of themselves.
+pub(super) fn silence() -> io::Result<()> {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+}
+
+/// Sends frames on devices of the thread's own namespace. To close it takes the kernel a grace period.
+#[derive(Debug)]
+pub(super) struct PacketSocket(OwnedFd);
+
+impl PacketSocket {
+    pub(super) fn open() -> io::Result<Self> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: no pointers are passed.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made it for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
     }
-    // SAFETY: the kernel has just made it for us.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: 0,
-        sll_ifindex: device as i32,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: frame and address are as long as is said.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const address).cast(),
-            size_of_val(&address) as u32,
-        )
-    };
-    if sent < 0 {
-        return Err(io::Error::last_os_error());
+
+    pub(super) fn send(&self, device: u32, frame: &[u8]) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: device as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: frame and address are as long as is said.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of_val(&address) as u32,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn index(name: &str) -> u32 {

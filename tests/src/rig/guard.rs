@@ -18,7 +18,10 @@ use palisade_dataplane::{
     pins::Pins,
 };
 
-use super::{Rig, address, carry, devices};
+use super::{
+    Rig, address, carry,
+    devices::{self, PacketSocket},
+};
 use crate::lab::{Lab, Namespace};
 
 /// Makes a veth pair in the namespace of this thread's rigs; returns both indices.
@@ -35,7 +38,8 @@ pub fn veth() -> [u32; 2] {
 /// # Panics
 /// Where the device does not take it.
 pub fn send(ifindex: u32, frame: &[u8]) {
-    devices::send(ifindex, frame).expect("sending a frame");
+    let sent = PacketSocket::open().and_then(|socket| socket.send(ifindex, frame));
+    sent.expect("sending a frame");
 }
 
 /// Puts a rig's programs on a pod's device in the thread's namespace, with pins in a folder of a bpffs.
