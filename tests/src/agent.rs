@@ -82,6 +82,28 @@ impl Agent {
         Self::start_as(lab, node, command, program, manifests, extra)
     }
 
+    /// Starts one that watches the API server of a kubeconfig.
+    ///
+    /// # Errors
+    /// Where it cannot start.
+    pub fn start_watching(
+        lab: &Lab,
+        node: &str,
+        program: &Path,
+        kubeconfig: &Path,
+        extra: &[&str],
+    ) -> Result<Self> {
+        let command = lab.node(node).endpoint.namespace.command(program);
+        Self::launch(
+            lab,
+            node,
+            command,
+            program,
+            ("--kubeconfig", kubeconfig),
+            extra,
+        )
+    }
+
     /// The same, by a command that ends in the program: one that changes what it may do, for one.
     ///
     /// # Errors
@@ -89,16 +111,34 @@ impl Agent {
     pub fn start_as(
         lab: &Lab,
         node: &str,
-        mut command: Command,
+        command: Command,
         program: &Path,
         manifests: &Path,
+        extra: &[&str],
+    ) -> Result<Self> {
+        Self::launch(
+            lab,
+            node,
+            command,
+            program,
+            ("--manifests", manifests),
+            extra,
+        )
+    }
+
+    fn launch(
+        lab: &Lab,
+        node: &str,
+        mut command: Command,
+        program: &Path,
+        (source, path): (&str, &Path),
         extra: &[&str],
     ) -> Result<Self> {
         let socket = lab.path().join(format!("{node}.sock"));
         command
             .args(["agent", "--node-name", node])
-            .arg("--manifests")
-            .arg(manifests)
+            .arg(source)
+            .arg(path)
             .arg("--netns-dir")
             .arg(lab.netns_dir())
             .arg("--bpffs")

@@ -5,6 +5,7 @@
 //! Everything that makes namespaces needs root; see [`skip_without_root`].
 
 pub mod agent;
+pub mod control_plane;
 pub mod corpus;
 pub mod lab;
 pub mod manifest;

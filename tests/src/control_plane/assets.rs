@@ -1,0 +1,45 @@
+//! The programs of a control plane.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// The folders, below the project's cache, into which `cargo xtask cluster` builds them.
+const BUILT: [&str; 2] = ["kubernetes-1.36.3/bin", "etcd-3.6.5/bin"];
+
+/// Where they are.
+#[derive(Clone, Debug)]
+pub(super) struct Assets {
+    pub(super) etcd: PathBuf,
+    pub(super) kube_apiserver: PathBuf,
+}
+
+impl Assets {
+    /// In the folder that the variable KUBEBUILDER_ASSETS names, else where they were built.
+    pub(super) fn find() -> Result<Self> {
+        let folders = match env::var_os("KUBEBUILDER_ASSETS") {
+            Some(folder) => vec![PathBuf::from(folder)],
+            None => {
+                let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+                let base = base.filter(|base| base.is_absolute());
+                let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
+                let base = base.context("neither XDG_CACHE_HOME nor HOME is set")?;
+                BUILT
+                    .map(|folder| base.join("palisade").join(folder))
+                    .into()
+            }
+        };
+        let find = |name: &str| {
+            let mut paths = folders.iter().map(|folder| folder.join(name));
+            let found = paths.find(|path| Path::is_file(path));
+            found.with_context(|| format!("no {name}: `cargo xtask cluster` builds it"))
+        };
+        Ok(Self {
+            etcd: find("etcd")?,
+            kube_apiserver: find("kube-apiserver")?,
+        })
+    }
+}
