@@ -18,12 +18,13 @@ use self::{kernel::Kernel, pods::Pods, scanner::Scanner};
 use crate::{
     api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Status},
     explain::{Nodes, Query, answer},
-    source::{Batch, Change, Issue, Object},
+    source::{Batch, Change, Issue, Notice, Object},
     telemetry::{health::Pulse, metrics::Measures},
 };
 
 mod flows;
 pub mod kernel;
+mod notices;
 mod pods;
 pub mod scanner;
 mod status;
@@ -119,6 +120,7 @@ pub struct Engine {
     failure: Option<String>,
     flows: flows::Log,
     summary: watch::Sender<Arc<Summary>>,
+    notices: watch::Sender<Vec<Notice>>,
     measures: Measures,
     pulse: Pulse,
 }
@@ -146,6 +148,7 @@ impl Engine {
         kernel: Kernel,
         scanner: Scanner,
         summary: watch::Sender<Arc<Summary>>,
+        notices: watch::Sender<Vec<Notice>>,
         measures: Measures,
         pulse: Pulse,
     ) -> Self {
@@ -168,6 +171,7 @@ impl Engine {
             failure: None,
             flows: flows::Log::default(),
             summary,
+            notices,
             measures,
             pulse,
         }
@@ -199,6 +203,7 @@ impl Engine {
             if now >= resync {
                 resync = now + RESYNC;
                 self.due.verify = true;
+                self.tell_notices();
             }
             if self.synced && self.due.any(now) {
                 self.update(now);
@@ -254,7 +259,7 @@ impl Engine {
         self.issues = issues;
         self.unreachable = unreachable;
         if synced && !self.synced {
-            tracing::info!(objects = changes.len(), "the source has told every object");
+            tracing::info!("the source has told every object");
             self.due.objects = true;
             self.due.links = true;
         }

@@ -54,13 +54,13 @@ use crate::{
     source::{
         Batch,
         file::{self, Folder},
-        kube,
+        kube::{self, Duties},
     },
     telemetry::{
         health::{Health, Pulse},
         http::Server as Http,
         log,
-        metrics::{Measures, Metrics, WatchMeasures},
+        metrics::{Measures, Metrics},
         traffic::Traffic,
     },
 };
@@ -125,7 +125,7 @@ impl Source {
     fn watch(
         self,
         engine: &engine::Sender,
-        measures: &WatchMeasures,
+        duties: Duties<'_>,
         pulse: &Pulse,
     ) -> anyhow::Result<()> {
         let tell = |batch: Option<Batch>| {
@@ -134,7 +134,7 @@ impl Source {
         };
         match self {
             Self::Folder(folder) => file::watch(folder, tell),
-            Self::Server(config) => kube::watch(*config, measures, tell)?,
+            Self::Server(config) => kube::watch(*config, duties, tell)?,
         }
         Ok(())
     }
@@ -224,8 +224,15 @@ impl Agent {
         let stop = Arc::new(AtomicBool::new(false));
 
         let (sender, of_watch) = (engine.clone(), measures.watch.clone());
+        let (notify, notices) = watch::channel(Vec::new());
+        let node = config.node_name.as_str().into();
         threads.spawn("source", move |pulse| {
-            source.watch(&sender, &of_watch, &pulse)
+            let duties = Duties {
+                node,
+                notices,
+                measures: &of_watch,
+            };
+            source.watch(&sender, duties, &pulse)
         })?;
 
         // Before the engine looks for the first time, so that it misses nothing.
@@ -259,7 +266,7 @@ impl Agent {
                 scanner::follow(&orders, &found_by, &pulse, BEAT)
             })?;
             let node = &kernel_config.node_name;
-            Engine::new(node, kernel, scanner, summary, of_engine, pulse).run(&events);
+            Engine::new(node, kernel, scanner, summary, notify, of_engine, pulse).run(&events);
             Ok(())
         })?;
 

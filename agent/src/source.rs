@@ -4,13 +4,14 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use palisade_policy::model::{self, Name, Namespace, Pod, Policy, Service};
 
-pub use self::{issue::*, node::Node};
+pub use self::{issue::*, node::Node, notice::Notice};
 
 pub mod convert;
 pub mod file;
 mod issue;
 pub mod kube;
 mod node;
+mod notice;
 
 /// An object, converted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,18 +29,20 @@ use futures_util::{
     stream::{self, BoxStream, Stream},
 };
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::{
     client::Connection,
+    events::Events,
     kinds::{Namespaces, Pods, Policies, Services},
     objects::Objects,
     partial::{Partial, Watched},
 };
-use super::{Batch, Kind};
+use super::{Batch, Kind, Notice};
 use crate::telemetry::metrics::WatchMeasures;
 
 mod client;
+mod events;
 mod kinds;
 mod objects;
 mod partial;
@@ -58,28 +60,49 @@ const OPEN: u32 = 300;
 /// What a watch tells.
 type Told = (Kind, Result<Event<Value>, Error>);
 
-/// Watches all kinds and tells what moved, until told to break off. Blocks its thread.
+/// What the watches have to do with the rest of the agent.
+pub struct Duties<'a> {
+    /// This node's name.
+    pub node: Arc<str>,
+    /// What is to be said on policies.
+    pub notices: watch::Receiver<Vec<Notice>>,
+    /// What is measured.
+    pub measures: &'a WatchMeasures,
+}
+
+/// Watches all kinds and tells what moved, until told to break off; says on policies what is wrong with them. Blocks
+/// its thread.
 ///
 /// # Errors
 ///
 /// The configuration cannot be used. That the server cannot be reached is no error.
 pub fn watch(
     config: Config,
-    measures: &WatchMeasures,
+    duties: Duties<'_>,
     mut tell: impl FnMut(Option<Batch>) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut watches = Watches::new(&Connection::new(config)?)?;
+        let Duties {
+            node,
+            notices,
+            measures,
+        } = duties;
+        let connection = Connection::new(config)?;
+        let mut events = Events::new(connection.client(|| {})?, node);
+        let mut watches = Watches::new(&connection)?;
         let mut objects = Objects::new(watches.answered.keys().copied());
         let mut beat = tokio::time::interval(BEAT);
         loop {
             let told = tokio::select! {
                 told = watches.streams.next() => told.unwrap_or_default(),
                 () = watches.news.notified() => Vec::new(),
-                _ = beat.tick() => Vec::new(),
+                _ = beat.tick() => {
+                    events.say(&notices.borrow(), objects.uids(), Instant::now());
+                    Vec::new()
+                }
             };
             let seen = Instant::now();
             for (kind, event) in told {
@@ -128,10 +151,10 @@ impl Watches {
             })
         };
         let streams = [
-            events::<Namespaces>(client(Kind::Namespace)?),
-            events::<Pods>(client(Kind::Pod)?),
-            events::<Policies>(client(Kind::Policy)?),
-            events::<Services>(client(Kind::Service)?),
+            told::<Namespaces>(client(Kind::Namespace)?),
+            told::<Pods>(client(Kind::Pod)?),
+            told::<Policies>(client(Kind::Policy)?),
+            told::<Services>(client(Kind::Service)?),
         ];
         Ok(Self {
             streams: stream::select_all(streams).ready_chunks(BATCH),
@@ -142,7 +165,7 @@ impl Watches {
 }
 
 /// All events of a kind, for ever.
-fn events<W: Watched>(client: Client) -> BoxStream<'static, Told> {
+fn told<W: Watched>(client: Client) -> BoxStream<'static, Told> {
     let api = Api::<Partial<W>>::all(client);
     let events = persistent(api).default_backoff();
     events.map(|event| (W::KIND, event.map(values))).boxed()
@@ -157,12 +180,13 @@ fn persistent<W: Watched>(
     stream::unfold(
         (api, first, true),
         |(api, mut events, mut streamed)| async move {
-            let event = events.next().await?;
+            let mut event = events.next().await?;
             match refusal(&event) {
                 Some(400 | 422) if streamed => {
                     tracing::info!(kind = W::KIND.name(), "the server does not stream lists");
                     streamed = false;
                     events = watcher(api.clone(), options(streamed)).boxed();
+                    event = events.next().await?;
                 }
                 Some(410) => events = watcher(api.clone(), options(streamed)).boxed(),
                 _ => {}

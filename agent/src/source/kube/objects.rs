@@ -30,6 +30,8 @@ pub(super) struct Objects {
     /// What the last one told.
     told: Told,
     issues_changed: bool,
+    /// The uids of policies, for Events on them.
+    uids: BTreeMap<Name, Arc<str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +66,7 @@ impl Objects {
             changes: Vec::new(),
             told: Told::default(),
             issues_changed: false,
+            uids: BTreeMap::new(),
         }
     }
 
@@ -110,6 +113,11 @@ impl Objects {
                 }
             }
         }
+    }
+
+    /// The uids of policies.
+    pub(super) const fn uids(&self) -> &BTreeMap<Name, Arc<str>> {
+        &self.uids
     }
 
     /// What is other than the last batch told.
@@ -167,6 +175,10 @@ impl Objects {
         if let Some(known) = self.kinds.get_mut(&kind) {
             known.objects.insert(key.name.clone(), known.lists);
         }
+        let uid = || object.get("metadata")?.get("uid")?.as_str();
+        if let Some(uid) = uid().filter(|_| kind == Kind::Policy) {
+            self.uids.insert(key.name.clone(), uid.into());
+        }
         self.changes.extend(objects.into_iter().map(Change::Apply));
         if issues.is_empty() {
             self.issues_changed |= self.issues.remove(&key).is_some();
@@ -177,6 +189,9 @@ impl Objects {
     }
 
     fn forget(&mut self, key: Key) {
+        if key.kind == Kind::Policy {
+            self.uids.remove(&key.name);
+        }
         self.issues_changed |= self.issues.remove(&key).is_some();
         self.changes.push(Change::Delete(key));
     }

@@ -1,0 +1,73 @@
+//! What users must know of their policies, and would not look for here: it is said on the policies themselves.
+
+use palisade_policy::{
+    issue::Problem,
+    model::{Key, Name},
+    table::Direction,
+};
+
+use super::{Engine, status::isolating};
+use crate::source::{Kind, Notice};
+
+impl Engine {
+    /// Tells whoever says it, if it is other than before.
+    pub(super) fn tell_notices(&mut self) {
+        let notices = self.notices();
+        self.notices.send_if_modified(|told| {
+            let modified = *told != notices;
+            if modified {
+                *told = notices;
+            }
+            modified
+        });
+    }
+
+    fn notices(&mut self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for issue in &*self.issues {
+            if let Some(key) = issue.object.as_ref().filter(|key| key.kind == Kind::Policy) {
+                notices.push(Notice {
+                    policy: key.name.clone(),
+                    reason: "PolicyInvalid",
+                    note: format!("{}: {}; {}", issue.field, issue.problem, issue.effect),
+                });
+            }
+        }
+        for issue in self.compiler.issues() {
+            if let Key::Policy(policy) = issue.object {
+                let reason = match issue.problem {
+                    Problem::UnknownPortName { .. } => "UnknownPort",
+                    _ => "PolicyDoesNotFit",
+                };
+                notices.push(Notice {
+                    policy,
+                    reason,
+                    note: format!("{}: {}", issue.field, issue.problem),
+                });
+            }
+        }
+        let index = self.compiler.index();
+        let (_, unenforced) = self.pods.count();
+        for name in unenforced {
+            let why = self
+                .pods
+                .get(name)
+                .and_then(|pod| pod.enforced.as_ref().err());
+            let (Some(pod), Some(why)) = (index.pod(name), why) else {
+                continue;
+            };
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for policy in isolating(index, pod, direction) {
+                    notices.push(Notice {
+                        policy: Name::new(name.namespace.clone(), policy),
+                        reason: "PolicyNotEnforced",
+                        note: format!("not in force for pod {name} on node {}: {why}", self.node),
+                    });
+                }
+            }
+        }
+        notices.sort_unstable();
+        notices.dedup();
+        notices
+    }
+}
