@@ -17,7 +17,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use self::assets::Assets;
-pub use self::{fake::Fake, objects::Objects, relay::Relay};
+pub use self::{
+    fake::{Fake, Make},
+    objects::Objects,
+    relay::Relay,
+};
 use crate::lab::Process;
 
 mod assets;

@@ -27,6 +27,8 @@ const SOON: Duration = Duration::from_secs(10);
 const NOTICED: Duration = Duration::from_secs(65);
 /// How long until it is tried again at the latest, and a little.
 const AGAIN: Duration = Duration::from_secs(75);
+/// How long until a problem that stands is said on the policy.
+const SAID: Duration = Duration::from_secs(80);
 /// How long an answer may take, or a silence lasts.
 const ANSWER: Duration = Duration::from_millis(300);
 const PORT: u16 = 8080;
@@ -285,6 +287,64 @@ fn a_connection_that_stalls_is_noticed_in_time() -> Result<()> {
     site.expect_within("client", false, AGAIN)?;
     println!("told after {:?}", begun.elapsed());
     assert!(relay.accepted() > taken);
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_said_on_it_once_by_all_nodes_together() -> Result<()> {
+    if skip() {
+        return Ok(());
+    }
+    let control_plane = ControlPlane::start()?;
+    let mut objects = Objects::new(&control_plane);
+    objects.apply(&namespace("x", json!({})))?;
+    let mut lab = Lab::new(&Plan::of(2, Cni::Ptp))?;
+    let (program, mut agents, mut relays) = (Agent::program()?, Vec::new(), Vec::new());
+    for (name, node) in [("client", "node1"), ("server", "node2")] {
+        lab.add_pod(&format!("x/{name}"), node)?;
+        let mut pod = pod(&lab, name, json!({"app": "server"}));
+        pod["spec"]["nodeName"] = json!(node);
+        objects.apply(&pod)?;
+        let namespace = &lab.node(node).endpoint.namespace;
+        let relay = Relay::start(namespace, control_plane.address())?;
+        let kubeconfig = lab.path().join(format!("{node}.kubeconfig"));
+        control_plane.kubeconfig(relay.address(), &kubeconfig)?;
+        relays.push(relay);
+        let agent = Agent::start_watching(&lab, node, &program, &kubeconfig, &[])?;
+        agents.push(agent);
+    }
+    for agent in &mut agents {
+        agent.wait_until_ready(READY)?;
+    }
+    objects.apply(&policy(
+        "p",
+        json!([{"ports": [{"port": "nobody-has-it"}]}]),
+    ))?;
+    let events = || -> Result<Vec<Value>> {
+        let path = "/apis/events.k8s.io/v1/namespaces/x/events";
+        let request = hyper::Request::get(path).body(Vec::new())?;
+        let list =
+            control_plane.run(|client| async move { client.request::<Value>(request).await })?;
+        Ok(list["items"].as_array().context("items")?.clone())
+    };
+    let deadline = Instant::now() + SAID;
+    while events()?.is_empty() {
+        let logs = agents.iter_mut().map(|agent| agent.process().log());
+        ensure!(Instant::now() < deadline, "{}", logs.collect::<String>());
+        thread::sleep(Duration::from_millis(500));
+    }
+    // By then the other has seen it as well.
+    thread::sleep(SAID / 2);
+    let events = events()?;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    let event = &events[0];
+    assert_eq!(event["reason"], "UnknownPort");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["regarding"]["kind"], "NetworkPolicy");
+    assert_eq!(event["regarding"]["name"], "p");
+    assert!(event["regarding"]["uid"].is_string());
+    let note = event["note"].as_str().context("a note")?;
+    assert!(note.contains("nobody-has-it"), "{note}");
     Ok(())
 }
 

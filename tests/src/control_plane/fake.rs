@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, BufWriter, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +19,10 @@ use crate::lab::Namespace;
 /// The lists that an agent asks for, as paths end.
 const LISTS: [&str; 4] = ["namespaces", "pods", "networkpolicies", "services"];
 
+/// How the answer to a watch begins. What has no length ends with the connection.
+const WATCH: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+
 /// A fake API server. It speaks HTTP/1.1 without encryption, and reads no tokens.
 #[derive(Debug)]
 pub struct Fake {
@@ -31,11 +35,18 @@ struct Shared {
     lists: BTreeMap<String, List>,
     /// What is asked for and gets this code.
     refused: BTreeMap<String, u16>,
+    /// Whether lists can be streamed.
+    streams: bool,
 }
+
+/// Makes the n-th object of many.
+pub type Make = fn(usize) -> Value;
 
 #[derive(Debug, Default)]
 struct List {
     objects: Vec<Value>,
+    /// More objects, made while they are sent.
+    crowd: Option<(usize, Make)>,
     version: u64,
     watches: Vec<TcpStream>,
     /// How often it was listed.
@@ -88,6 +99,13 @@ impl Fake {
         let list = shared.lists.entry(list.to_owned()).or_default();
         list.objects = objects.to_vec();
         list.version = version;
+    }
+
+    /// Streams lists from now on, this one with so many more objects.
+    pub fn stream(&self, list: &str, count: usize, make: Make) {
+        let mut shared = lock(&self.shared);
+        shared.streams = true;
+        shared.lists.entry(list.to_owned()).or_default().crowd = Some((count, make));
     }
 
     /// Says something to all who watch; nobody may be there.
@@ -173,7 +191,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 /// Serves one connection, one request after the other.
-fn serve(mut stream: TcpStream, shared: &Mutex<Shared>) -> Result<()> {
+fn serve(mut stream: TcpStream, all: &Mutex<Shared>) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut request = String::new();
@@ -189,17 +207,38 @@ fn serve(mut stream: TcpStream, shared: &Mutex<Shared>) -> Result<()> {
         let path = request.split(' ').nth(1).unwrap_or_default();
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let name = path.rsplit('/').next().unwrap_or_default();
-        let mut shared = lock(shared);
+        let mut shared = lock(all);
         if let Some(code) = shared.refused.get(name) {
             answer(&mut stream, *code, &failure(*code))?;
+        } else if query.contains("sendInitialEvents") && shared.streams {
+            let list = shared.lists.entry(name.to_owned()).or_default();
+            let (objects, crowd, version) = (list.objects.clone(), list.crowd, list.version);
+            drop(shared);
+            let mut writer = BufWriter::new(&stream);
+            writer.write_all(WATCH)?;
+            let (count, make) = crowd.unwrap_or((0, |_| Value::Null));
+            for object in objects.into_iter().chain((0..count).map(make)) {
+                writeln!(writer, "{}", json!({"type": "ADDED", "object": object}))?;
+            }
+            let end = json!({
+                "kind": "Bookmark", "apiVersion": "v1",
+                "metadata": {
+                    "resourceVersion": version.to_string(),
+                    "annotations": {"k8s.io/initial-events-end": "true"},
+                },
+            });
+            writeln!(writer, "{}", json!({"type": "BOOKMARK", "object": end}))?;
+            writer.flush()?;
+            drop(writer);
+            let mut shared = lock(all);
+            let list = shared.lists.entry(name.to_owned()).or_default();
+            list.watches.push(stream);
+            return Ok(());
         } else if query.contains("sendInitialEvents") {
             // As servers do that cannot stream lists.
             answer(&mut stream, 422, &failure(422))?;
         } else if query.contains("watch=true") {
-            // What has no length ends with the connection.
-            stream.write_all(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
-            )?;
+            stream.write_all(WATCH)?;
             let list = shared.lists.entry(name.to_owned()).or_default();
             list.watches.push(stream);
             return Ok(());
