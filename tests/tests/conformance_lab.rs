@@ -19,7 +19,7 @@ use palisade_policy::{
 use palisade_tests::{
     agent::Agent,
     corpus::{Case, Cluster, Corpus, Placement, Probe},
-    lab::{Cni, Lab},
+    lab::{Cni, Lab, Plan},
     manifest::Manifests,
     probe::{Check, Patience, Protocol},
     skip_without_root,
@@ -51,18 +51,20 @@ struct Run<'a> {
     family: u8,
 }
 
-impl Run<'_> {
-    /// Plays the case to its end. Where no policy speaks of addresses, what holds for one family holds
-    /// for both.
-    fn play(&self) -> anyhow::Result<()> {
-        let case = self.case;
-        let placement = Placement::of(case, 2, self.cni)?;
-        let plan = placement.plan();
-        let mut lab = Lab::new(&plan)?;
-        for external in &case.topology.externals {
-            lab.add_outside(&external.ip.to_string(), &[external.ip])?;
-        }
-        let mut cluster = Cluster::new(case, placement, self.family)?;
+/// A lab with agents. Cases with the same nodes are played in it one after the other, each beginning where the last
+/// one ended.
+struct Stage {
+    /// The plan of its nodes, in words.
+    plan: String,
+    lab: Lab,
+    manifests: Manifests,
+    agents: Vec<Agent>,
+}
+
+impl Stage {
+    /// A stage with the pods of a cluster.
+    fn new(plan: &Plan, cluster: &Cluster) -> anyhow::Result<Self> {
+        let mut lab = Lab::new(plan)?;
         let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
         cluster.populate(&mut lab)?;
         manifests.sync(&cluster.objects())?;
@@ -70,21 +72,51 @@ impl Run<'_> {
         let mut agents = Vec::new();
         for node in &plan.nodes {
             let folder = manifests.folder();
-            agents.push(Agent::start(
-                &lab,
-                &node.name,
-                &program,
-                folder,
-                &["--log", "debug"],
-            )?);
+            agents.push(Agent::start(&lab, &node.name, &program, folder, &[])?);
         }
         for agent in &mut agents {
             agent.wait_until_ready(READY)?;
         }
+        Ok(Self {
+            plan: format!("{plan:?}"),
+            lab,
+            manifests,
+            agents,
+        })
+    }
+}
+
+impl Run<'_> {
+    /// Plays the case to its end, on the stage if it fits. Where no policy speaks of addresses, what holds for one
+    /// family holds for both.
+    fn play(&self, stage: &mut Option<Stage>) -> anyhow::Result<()> {
+        let case = self.case;
+        let placement = Placement::of(case, 2, self.cni)?;
+        let plan = placement.plan();
+        let mut cluster = Cluster::new(case, placement, self.family)?;
+        let stage = match stage.take_if(|stage| stage.plan == format!("{plan:?}")) {
+            Some(fitting) => stage.insert(fitting),
+            None => {
+                // The last one goes first: its agents take time from those of the next.
+                drop(stage.take());
+                stage.insert(Stage::new(&plan, &cluster)?)
+            }
+        };
+        let Stage {
+            lab,
+            manifests,
+            agents,
+            ..
+        } = stage;
+        for external in &case.topology.externals {
+            if lab.endpoint(&external.ip.to_string()).is_none() {
+                lab.add_outside(&external.ip.to_string(), &[external.ip])?;
+            }
+        }
         for (number, step) in case.steps.iter().enumerate() {
             cluster.apply(step)?;
-            cluster.populate(&mut lab)?;
-            let looked = self.look(&lab, &cluster, &mut manifests, &step.probes);
+            cluster.populate(lab)?;
+            let looked = self.look(lab, &cluster, manifests, &step.probes);
             looked.with_context(|| {
                 let logs = agents.iter_mut().map(|agent| agent.process().log());
                 format!("step {number}; the agents:\n{}", logs.collect::<String>())
@@ -167,13 +199,21 @@ fn play_all(cases: &[Case], services: bool) -> Result {
             }));
         }
     }
+    // Those of one style and one set of nodes share stages.
+    runs.sort_by_cached_key(|run| {
+        let placement = Placement::of(run.case, 2, run.cni);
+        format!("{:?}", placement.map(|placement| placement.plan()).ok())
+    });
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let begun = Instant::now();
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
+                let mut stage = None;
                 while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = run.play() {
+                    if let Err(error) = run.play(&mut stage) {
+                        // What went wrong may go on.
+                        stage = None;
                         let (name, cni, family) = (&run.case.name, run.cni, run.family);
                         let failure = format!("{name} ({cni:?}, IPv{family}): {error:#}");
                         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);

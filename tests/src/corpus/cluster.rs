@@ -198,7 +198,9 @@ impl Cluster {
             .pods()
             .filter(|pod| {
                 let place = place(&pod.endpoint.name).map(|pod| &pod.place);
-                place.is_none_or(|place| place.addresses != pod.endpoint.addresses)
+                place.is_none_or(|place| {
+                    (&place.addresses, &place.node) != (&pod.endpoint.addresses, &pod.node)
+                })
             })
             .map(|pod| pod.endpoint.name.clone())
             .collect();
