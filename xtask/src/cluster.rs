@@ -3,12 +3,12 @@
 //! Two nodes with kubelet, containerd, runc, plugins and kube-proxy, in namespaces of their own;
 //! every program built from Go packages, once. It stays up until it is taken down.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::{dist::Target, image::archive::Image, setup, shell};
+use crate::{dist::Target, image::archive::Image, setup, shell, workspace};
 
 pub(crate) mod components;
 pub(crate) mod install;
@@ -68,6 +68,16 @@ pub(crate) struct Options {
     version: String,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            proxy: Proxy::default(),
+            cni: Cni::default(),
+            version: components::DEFAULT.to_owned(),
+        }
+    }
+}
+
 /// What to start.
 #[derive(Args)]
 #[group(skip)]
@@ -109,6 +119,29 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Install(options) => install::run(options),
         Command::E2e(options) => suite::run(options),
     }
+}
+
+/// The whole suite in a cluster that is there for it alone; adds what was skipped.
+pub(crate) fn check(skips: &mut Vec<String>) -> Result<()> {
+    if let Err(error) = components::compiler() {
+        let reason = format!("no cluster: {error:#}");
+        println!("SKIP: {reason}");
+        skips.push(reason);
+        return Ok(());
+    }
+    let result = suite::run(&suite::Options::default());
+    // What was said outlives the cluster.
+    let logs = Run::here().path("logs");
+    let kept = workspace::target_folder()?.join("cluster");
+    fs::create_dir_all(&kept).with_context(|| format!("make {}", kept.display()))?;
+    for entry in logs.read_dir().into_iter().flatten() {
+        let from = entry?.path();
+        let to = kept.join(from.file_name().unwrap_or_default());
+        fs::copy(&from, &to).with_context(|| format!("write {}", to.display()))?;
+    }
+    println!("the logs are in {}", kept.display());
+    let ended = down();
+    result.and(ended)
 }
 
 /// Starts what answers as an API server, and nothing else.

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    cluster::components,
+    cluster::{self, components},
     dist, kernels, lint, setup,
     shell::{self, command},
     tidy, workspace,
@@ -25,7 +25,7 @@ const QUICK: u64 = 2;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Leave out what takes minutes: documentation, licences, tests of tier 3, the
-    /// release binary, other kernels
+    /// release binary, other kernels, a cluster
     #[arg(long)]
     quick: bool,
     /// Only the tests of one tier: 0 pure, 1 properties, 2 programs in the kernel, 3 networks
@@ -52,6 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.step("tests", all_tests);
         report.step("release binary", |_| dist::run(&dist::Options::default()));
         report.step("kernels", |tally| kernels::check_all(&mut tally.skips));
+        report.step("cluster", |tally| cluster::check(&mut tally.skips));
     }
     report.finish()
 }

@@ -43,6 +43,17 @@ pub(crate) struct Options {
     here: bool,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster: super::Options::default(),
+            install: install::Options::default(),
+            focus: FOCUS.to_owned(),
+            here: false,
+        }
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let tests = Component::kubernetes(components::DEFAULT)?;
     let tests = tests.build(&["agnhost", "e2e.test"])?;
