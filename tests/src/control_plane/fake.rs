@@ -39,8 +39,8 @@ struct Shared {
     streams: bool,
 }
 
-/// Makes the n-th object of many.
-pub type Make = fn(usize) -> Value;
+/// Makes the n-th object of many, as JSON on one line.
+pub type Make = fn(usize) -> String;
 
 #[derive(Debug, Default)]
 struct List {
@@ -216,9 +216,10 @@ fn serve(mut stream: TcpStream, all: &Mutex<Shared>) -> Result<()> {
             drop(shared);
             let mut writer = BufWriter::new(&stream);
             writer.write_all(WATCH)?;
-            let (count, make) = crowd.unwrap_or((0, |_| Value::Null));
-            for object in objects.into_iter().chain((0..count).map(make)) {
-                writeln!(writer, "{}", json!({"type": "ADDED", "object": object}))?;
+            let (count, make) = crowd.unwrap_or((0, |_| String::new()));
+            let objects = objects.iter().map(Value::to_string);
+            for object in objects.chain((0..count).map(make)) {
+                writeln!(writer, r#"{{"type":"ADDED","object":{object}}}"#)?;
             }
             let end = json!({
                 "kind": "Bookmark", "apiVersion": "v1",
