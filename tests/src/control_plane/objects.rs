@@ -95,14 +95,6 @@ impl<'a> Objects<'a> {
         self.made.remove(&id);
         Ok(())
     }
-
-    /// Deletes all of them.
-    ///
-    /// # Errors
-    /// Where the server refuses.
-    pub fn clear(&mut self) -> Result<()> {
-        self.sync(&[])
-    }
 }
 
 async fn write(client: Client, object: &Value) -> Result<()> {
