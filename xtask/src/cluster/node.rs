@@ -170,8 +170,10 @@ impl<'a> Node<'a> {
             list.is_some()
         })?;
         let list = list.context("flannel said nothing")?;
-        let place = Path::new(self.name()).join("etc").join(cni::LIST);
-        self.run.write_json(place, &list)?;
+        // Through the mount: the runtime watches that, not what lies below it.
+        let place = Path::new(&root).join("etc").join(cni::LIST);
+        fs::write(&place, format!("{list:#}\n"))
+            .with_context(|| format!("write {}", place.display()))?;
         Ok(())
     }
 
