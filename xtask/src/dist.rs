@@ -20,7 +20,7 @@ use crate::{
 const LIMIT: u64 = 20 << 20;
 
 /// An architecture that Palisade runs on.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
     #[value(name = "x86_64")]
     X86_64,

@@ -1,12 +1,14 @@
 //! `cargo xtask kernels`: the programs on Debian's kernels, booted under emulation.
 //!
-//! Each kernel gets an initramfs of busybox, the modules it needs and one static program,
-//! `kernel-check` of `palisade-tests`. That program prints `INSNS program count` for what the
-//! verifier looked at, and ends with `KERNEL-CHECK: PASS n checks` or `KERNEL-CHECK: FAIL reason`.
+//! Each kernel gets an initramfs of busybox, nft, the modules it needs and two static programs: the agent, and
+//! `kernel-check` of `palisade-tests`, which runs it. `kernel-check` prints `INSNS program count` for what the
+//! verifier looked at, and ends with `KERNEL-CHECK: PASS n checks` or `KERNEL-CHECK: FAIL reason`. A guest that
+//! crashes has failed: it may be our programs that crashed it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -23,80 +25,136 @@ mod debian;
 mod guest;
 mod modules;
 
+use archive::Guest;
 use console::{Console, End};
-use debian::{Debian, Kernel};
+use debian::{Debian, Kernel, Program};
+use guest::Machine;
 
-/// Kernel versions and the suites that have them: the floor, and one for each later step.
-const VERSIONS: &[(&str, &str)] = &[
-    ("5.10", "bullseye"),
-    ("6.1", "bookworm"),
-    ("6.12", "trixie"),
-    ("7.2", "sid"),
+/// A kernel of Debian's.
+#[derive(Debug, PartialEq)]
+struct Version {
+    name: &'static str,
+    number: &'static str,
+    suite: &'static str,
+    target: Target,
+}
+
+const fn version(
+    name: &'static str,
+    number: &'static str,
+    suite: &'static str,
+    target: Target,
+) -> Version {
+    Version {
+        name,
+        number,
+        suite,
+        target,
+    }
+}
+
+/// The floor, and one kernel for each later step; then another architecture, which takes a build of its own and is
+/// booted if it is named.
+const VERSIONS: [Version; 5] = [
+    version("5.10", "5.10", "bullseye", Target::X86_64),
+    version("6.1", "6.1", "bookworm", Target::X86_64),
+    version("6.12", "6.12", "trixie", Target::X86_64),
+    version("7.2", "7.2", "sid", Target::X86_64),
+    version("6.12-arm64", "6.12", "trixie", Target::Aarch64),
 ];
-
-/// The emulated guest crashes by itself in some boots, whatever runs in it.
-const RETRIES: usize = 2;
 
 /// Options of `cargo xtask kernels`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The versions, in place of all of them
+    /// The versions, in place of those of this architecture
     #[arg(long, value_name = "VERSION", value_delimiter = ',')]
     kernel: Vec<String>,
+    /// Also make a small cluster there, with agents, Services and real sockets
+    #[arg(long)]
+    cluster: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut skips = Vec::new();
     let chosen = choose(&options.kernel)?;
-    check(&chosen, &mut skips)
+    check(&chosen, options.cluster, &mut skips)
 }
 
-/// Every kernel; adds what was skipped.
+/// The programs on every kernel; adds what was skipped.
 pub(crate) fn check_all(skips: &mut Vec<String>) -> Result<()> {
-    check(VERSIONS, skips)
+    check(&choose(&[])?, false, skips)
 }
 
-fn choose(wanted: &[String]) -> Result<Vec<(&'static str, &'static str)>> {
+fn choose(wanted: &[String]) -> Result<Vec<&'static Version>> {
     if wanted.is_empty() {
-        return Ok(VERSIONS.to_vec());
+        let own = VERSIONS.iter();
+        return Ok(own.filter(|own| own.target == Target::X86_64).collect());
     }
     let known = |wanted: &String| {
-        let found = VERSIONS.iter().find(|(version, _)| version == wanted);
-        found.copied().with_context(|| {
-            let known: Vec<_> = VERSIONS.iter().map(|(version, _)| *version).collect();
+        let found = VERSIONS.iter().find(|version| version.name == wanted);
+        found.with_context(|| {
+            let known: Vec<_> = VERSIONS.iter().map(|version| version.name).collect();
             format!("no kernel {wanted}: there are {}", known.join(", "))
         })
     };
     wanted.iter().map(known).collect()
 }
 
-fn check(versions: &[(&'static str, &'static str)], skips: &mut Vec<String>) -> Result<()> {
-    setup::programs(setup::EMULATOR)?;
+fn check(versions: &[&'static Version], cluster: bool, skips: &mut Vec<String>) -> Result<()> {
     setup::ebpf()?;
-    let program = dist::build(Target::X86_64, "palisade-tests", "kernel-check")?;
-    let program = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
     let logs = workspace::target_folder()?.join("kernels");
     fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
 
     let mut rows = Vec::new();
-    for &(version, suite) in versions {
-        let fetched = fetch(version, suite);
-        let (kernel, busybox) = match fetched {
+    let mut built: Vec<(Target, [PathBuf; 2])> = Vec::new();
+    for version in versions {
+        let target = version.target;
+        setup::programs(&[guest::emulator(target), ("xz", "xz-utils")])?;
+        let Fetched {
+            kernel,
+            busybox,
+            nft,
+        } = match Fetched::of(version) {
             Ok(fetched) => fetched,
             Err(error) => {
-                println!("SKIP: kernel {version}: {error:#}");
-                skips.push(format!("kernel {version}: {error:#}"));
-                rows.push(Row::skipped(version));
+                println!("SKIP: kernel {}: {error:#}", version.name);
+                skips.push(format!("kernel {}: {error:#}", version.name));
+                rows.push(Row::skipped(version.name));
                 continue;
             }
         };
-        let initramfs = logs.join(format!("{version}.cpio"));
-        let content = archive::initramfs(&busybox, &kernel, &program)?;
+        if !built.iter().any(|(built, _)| *built == target) {
+            let palisade = dist::binary(target)?;
+            let check = dist::build(target, "palisade-tests", "kernel-check")?;
+            built.push((target, [palisade, check]));
+        }
+        let programs = built.iter().find(|(built, _)| *built == target);
+        let (_, [palisade, check]) = programs.context("built above")?;
+        let guest = Guest {
+            kernel: &kernel,
+            busybox: &busybox,
+            nft: &nft,
+            check,
+            palisade,
+        };
+        let initramfs = logs.join(format!("{}.cpio", version.name));
+        let content = guest.initramfs()?;
         fs::write(&initramfs, content).with_context(|| format!("write {}", initramfs.display()))?;
-        let console = boot(&kernel, &initramfs, &logs.join(format!("{version}.log")))?;
+        let log = logs.join(format!("{}.log", version.name));
+        let machine = Machine {
+            target,
+            kernel: &kernel,
+            initramfs: &initramfs,
+            checks: if cluster {
+                "programs cluster"
+            } else {
+                "programs"
+            },
+        };
+        let console = boot(&machine, &log)?;
         skips.extend(console.skips.iter().cloned());
         rows.push(Row {
-            version,
+            version: version.name,
             release: kernel.release,
             console: Some(console),
         });
@@ -111,30 +169,44 @@ fn check(versions: &[(&'static str, &'static str)], skips: &mut Vec<String>) -> 
     Ok(())
 }
 
-fn fetch(version: &str, suite: &str) -> Result<(Kernel, PathBuf)> {
-    let debian = Debian::new()?;
-    Ok((debian.kernel(version, suite)?, debian.busybox()?))
+/// What of a guest is not ours.
+struct Fetched {
+    kernel: Kernel,
+    busybox: PathBuf,
+    nft: Program,
 }
 
-/// Boots until the guest does not crash; what a crash printed is shown.
-fn boot(kernel: &Kernel, initramfs: &Path, log: &Path) -> Result<Console> {
-    let mut attempts = 0;
-    loop {
-        println!("booting {}", kernel.release);
-        let text = guest::boot(kernel, initramfs)?;
-        fs::write(log, &text).with_context(|| format!("write {}", log.display()))?;
-        let console = Console::read(&text);
-        if !matches!(console.end, End::Pass(_)) {
-            println!("{}\n(all of it: {})", console::tail(&text), log.display());
-        }
-        match &console.end {
-            End::Crash(line) if attempts < RETRIES => {
-                attempts += 1;
-                println!("the guest crashed ({line}): once more, {attempts} of {RETRIES}");
-            }
-            End::Pass(_) | End::Fail(_) | End::Crash(_) => return Ok(console),
-        }
+impl Fetched {
+    fn of(version: &Version) -> Result<Self> {
+        let debian = Debian::new(version.target)?;
+        Ok(Self {
+            kernel: debian.kernel(version.number, version.suite)?,
+            busybox: debian.busybox()?,
+            nft: debian.nft()?,
+        })
     }
+}
+
+/// Boots, and shows the end of what a guest printed that did not pass.
+fn boot(machine: &Machine<'_>, log: &Path) -> Result<Console> {
+    let release = &machine.kernel.release;
+    println!("booting {release}");
+    let begun = Instant::now();
+    let text = machine.boot()?;
+    fs::write(log, &text).with_context(|| format!("write {}", log.display()))?;
+    let console = Console::read(&text);
+    let (what, why) = match &console.end {
+        End::Pass(_) => {
+            println!("passed in {} s", begun.elapsed().as_secs());
+            return Ok(console);
+        }
+        End::Fail(why) => ("did not hold", why),
+        End::Crash(why) => ("crashed", why),
+    };
+    println!("{}", console::tail(&text));
+    println!("{release} {what}: {why}");
+    println!("(all that it printed: {})", log.display());
+    Ok(console)
 }
 
 /// A line of the table that ends the run.
@@ -243,7 +315,9 @@ KERNEL  RELEASE  RESULT         INSNS from_pod  INSNS to_pod
     #[test]
     fn an_unknown_kernel_is_refused() -> Result<()> {
         assert!(choose(&["4.19".into()]).is_err());
-        assert_eq!(choose(&["6.1".into()])?, [("6.1", "bookworm")]);
+        assert_eq!(choose(&["6.1".into()])?[0].suite, "bookworm");
+        assert_eq!(choose(&[])?.len(), 4);
+        assert_eq!(choose(&["6.12-arm64".into()])?[0].target, Target::Aarch64);
         Ok(())
     }
 }

@@ -30,6 +30,7 @@ pub(crate) const NETWORK: &[Program] = &[("ip", "iproute2"), ("nft", "nftables")
 /// Called by `cargo xtask kernels`.
 pub(crate) const EMULATOR: &[Program] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
     ("xz", "xz-utils"),
 ];
 

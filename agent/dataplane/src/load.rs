@@ -59,10 +59,10 @@ pub enum LoadError {
     /// Maps cannot be made, or the object does not fit the kernel.
     #[error("cannot make the maps")]
     Create(#[source] EbpfError),
-    /// Maps may not take as much memory as they need.
+    /// Maps and programs may not take as much memory as they need.
     #[error(
-        "cannot make the maps: RLIMIT_MEMLOCK is {limit} bytes, and kernels before 5.11 count maps against \
-         it; raise it, or add CAP_SYS_RESOURCE"
+        "cannot load: RLIMIT_MEMLOCK is {limit} bytes, and kernels before 5.11 count maps and programs \
+         against it; raise it, or add CAP_SYS_RESOURCE"
     )]
     Memlock {
         /// The limit, bytes.
@@ -286,21 +286,33 @@ pub fn load_set(
 }
 
 fn create_error(error: EbpfError) -> LoadError {
-    // Capabilities apart, what the kernel does not permit is the memory.
-    if let EbpfError::MapError(MapError::CreateError { io_error, .. }) = &error
-        && io_error.kind() == io::ErrorKind::PermissionDenied
-        && let Some(limit) = caps::memlock()
-        && caps::check_capabilities().is_ok()
-    {
-        return LoadError::Memlock { limit };
+    match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => out_of_memlock(io_error),
+        _ => None,
     }
-    LoadError::Create(error)
+    .unwrap_or(LoadError::Create(error))
+}
+
+/// Capabilities apart, what the kernel does not permit is the memory.
+fn out_of_memlock(error: &io::Error) -> Option<LoadError> {
+    if error.kind() != io::ErrorKind::PermissionDenied || caps::check_capabilities().is_err() {
+        return None;
+    }
+    Some(LoadError::Memlock {
+        limit: caps::memlock()?,
+    })
 }
 
 fn load_program(object: &mut Ebpf, name: &'static str) -> Result<LoadedProgram, LoadError> {
     let refused = |source| LoadError::Refused { name, source };
     let program = classifier(object, name)?;
-    program.load().map_err(refused)?;
+    program.load().map_err(|error| {
+        match &error {
+            ProgramError::LoadError { io_error, .. } => out_of_memlock(io_error),
+            _ => None,
+        }
+        .unwrap_or_else(|| refused(error))
+    })?;
     let id = program.info().map_err(refused)?.id();
     let fd = program
         .fd()

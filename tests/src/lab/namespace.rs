@@ -16,7 +16,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::{
     mount::{UnmountFlags, mount_bind, unmount},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+    process::{Resource, Rlimit, setrlimit},
+    thread::{
+        CapabilitySet, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
+        remove_capability_from_bounding_set, unshare_unsafe,
+    },
 };
 
 use super::netlink::Netlink;
@@ -115,6 +119,31 @@ impl Namespace {
         };
         // SAFETY: between fork and exec only system calls are made.
         unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// The same with a limit of so many bytes of locked memory, and without CAP_SYS_RESOURCE, which could
+    /// raise it.
+    #[must_use]
+    pub fn command_with_memlock(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        bytes: u64,
+    ) -> Command {
+        let mut command = self.command(program);
+        let restrict = move || {
+            let limit = Rlimit {
+                current: Some(bytes),
+                maximum: Some(bytes),
+            };
+            setrlimit(Resource::Memlock, limit)?;
+            // What root gets on exec is what the bounding set leaves.
+            Ok(remove_capability_from_bounding_set(
+                CapabilitySet::SYS_RESOURCE,
+            )?)
+        };
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(restrict) };
         command
     }
 

@@ -5,13 +5,16 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{debian::Kernel, modules};
+use super::{
+    debian::{Kernel, Program},
+    modules,
+};
 
 /// What runs first in the guest.
 const INIT: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin
+export PATH=/bin:/sbin PALISADE_BIN=/palisade LD_LIBRARY_PATH=/libraries
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t bpf bpf /sys/fs/bpf
@@ -22,28 +25,62 @@ while read -r module; do
     insmod \"/modules/$module.ko\" || echo \"cannot load $module\"
 done < /modules/order
 ip link set lo up
-/kernel-check || echo \"KERNEL-CHECK: FAIL status $?\"
+/kernel-check \"$@\" || echo \"KERNEL-CHECK: FAIL status $?\"
 reboot -f
 ";
 
-/// An archive that boots, loads modules and runs `program`.
-pub(super) fn initramfs(busybox: &Path, kernel: &Kernel, program: &[u8]) -> Result<Vec<u8>> {
-    let busybox = fs::read(busybox).with_context(|| format!("read {}", busybox.display()))?;
-    let mut archive = Archive::default();
-    for folder in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
-        archive.folder(folder);
+/// What a guest is made of.
+pub(super) struct Guest<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) busybox: &'a Path,
+    pub(super) nft: &'a Program,
+    /// What runs first, and says how it went.
+    pub(super) check: &'a Path,
+    /// The agent.
+    pub(super) palisade: &'a Path,
+}
+
+impl Guest<'_> {
+    /// An archive that boots, loads modules and runs the check.
+    pub(super) fn initramfs(&self) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        let folders = [
+            "bin",
+            "dev",
+            "lib",
+            "lib64",
+            "libraries",
+            "modules",
+            "proc",
+            "run",
+            "sbin",
+            "sys",
+            "tmp",
+        ];
+        for folder in folders {
+            archive.folder(folder);
+        }
+        archive.file("init", INIT.as_bytes());
+        archive.copy("bin/busybox", self.busybox)?;
+        archive.copy("kernel-check", self.check)?;
+        archive.copy("palisade", self.palisade)?;
+        archive.copy("sbin/nft", &self.nft.file)?;
+        for library in &self.nft.libraries {
+            let name = library.file_name().unwrap_or_default().to_string_lossy();
+            archive.copy(&format!("libraries/{name}"), library)?;
+            if self.nft.linker.ends_with(&*name) {
+                archive.copy(self.nft.linker, library)?;
+            }
+        }
+        let mut order = String::new();
+        for module in modules::collect(self.kernel)? {
+            archive.file(&format!("modules/{}.ko", module.name), &module.content);
+            order += &module.name;
+            order.push('\n');
+        }
+        archive.file("modules/order", order.as_bytes());
+        Ok(archive.end())
     }
-    archive.file("bin/busybox", &busybox);
-    archive.file("init", INIT.as_bytes());
-    archive.file("kernel-check", program);
-    let mut order = String::new();
-    for module in modules::collect(kernel)? {
-        archive.file(&format!("modules/{}.ko", module.name), &module.content);
-        order += &module.name;
-        order.push('\n');
-    }
-    archive.file("modules/order", order.as_bytes());
-    Ok(archive.end())
 }
 
 /// Entries are numbered, executable and root's.
@@ -60,6 +97,13 @@ impl Archive {
 
     fn file(&mut self, name: &str, content: &[u8]) {
         self.entry(name, 0o100_755, content);
+    }
+
+    /// What a file holds, under another name.
+    fn copy(&mut self, name: &str, file: &Path) -> Result<()> {
+        let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        self.file(name, &content);
+        Ok(())
     }
 
     fn entry(&mut self, name: &str, mode: usize, content: &[u8]) {

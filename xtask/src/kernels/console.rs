@@ -76,6 +76,7 @@ fn is_crash(line: &str) -> bool {
         "Kernel panic - not syncing",
         "Oops: ",
         "BUG: ",
+        "kernel BUG at",
         "general protection fault",
     ];
     signs.iter().any(|sign| line.contains(sign))

@@ -1,4 +1,4 @@
-//! Kernels and busybox from Debian, without touching the machine's own packages.
+//! Kernels, busybox and nft from Debian, without touching the machine's own packages.
 
 use std::{
     fs,
@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
+    dist::Target,
     setup,
     shell::{self, command},
     tidy::walk,
@@ -31,15 +32,43 @@ pub(super) struct Kernel {
     pub(super) modules: PathBuf,
 }
 
-/// Debian's archive, and what was fetched from it before.
+/// The suite of the programs that run beside any kernel.
+const PROGRAMS: &str = "trixie";
+
+/// nft and all it is linked with; none of it minds an older kernel.
+const NFT: &[&str] = &[
+    "nftables",
+    "libbsd0",
+    "libc6",
+    "libedit2",
+    "libgmp10",
+    "libjansson4",
+    "libmd0",
+    "libmnl0",
+    "libnftables1",
+    "libnftnl11",
+    "libtinfo6",
+    "libxtables12",
+];
+
+/// A program with the libraries that it is linked with.
+pub(super) struct Program {
+    pub(super) file: PathBuf,
+    pub(super) libraries: Vec<PathBuf>,
+    /// Where the program looks for the linker, which is among the libraries.
+    pub(super) linker: &'static str,
+}
+
+/// Debian's archive of one architecture, and what was fetched from it before.
 pub(super) struct Debian {
     cache: PathBuf,
+    target: Target,
 }
 
 impl Debian {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(target: Target) -> Result<Self> {
         let cache = toolchain::cache()?;
-        Ok(Self { cache })
+        Ok(Self { cache, target })
     }
 
     /// A cloud kernel of this version: one that is there, else the newest to be had.
@@ -52,12 +81,12 @@ impl Debian {
         };
         for entry in fs::read_dir(&kernels).context("list the kernels")? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if known(&name) && name.ends_with(ARCHITECTURE) {
+            if known(&name) && name.ends_with(&flavour(self.target)) {
                 return unpacked(&kernels.join(&name), &name);
             }
         }
 
-        let suite = Suite::update(&self.cache, suite)?;
+        let suite = self.suite(suite)?;
         let packages = suite.kernels(version)?;
         let mut releases: Vec<_> = packages.iter().filter_map(|name| release(name)).collect();
         releases.sort_by_cached_key(|release| std::cmp::Reverse(numbers(release)));
@@ -78,23 +107,53 @@ impl Debian {
 
     /// A static busybox.
     pub(super) fn busybox(&self) -> Result<PathBuf> {
-        let folder = self.cache.join("busybox");
-        let program = || {
-            let files = walk(&folder)?;
-            let found = files.into_iter().find(|file| file.ends_with("bin/busybox"));
-            found.context("no busybox in its package")
+        let files = self.programs("busybox", &["busybox-static"])?;
+        let found = files.into_iter().find(|file| file.ends_with("bin/busybox"));
+        found.context("no busybox in its package")
+    }
+
+    /// nft, which translates the addresses of Services in a lab.
+    pub(super) fn nft(&self) -> Result<Program> {
+        let files = self.programs("nft", NFT)?;
+        let (places, linker) = match self.target {
+            Target::X86_64 => ("x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2"),
+            Target::Aarch64 => ("aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1"),
         };
+        let file = files.iter().find(|file| file.ends_with("sbin/nft"));
+        let library = |file: &&PathBuf| {
+            let here = file.parent().is_some_and(|folder| folder.ends_with(places));
+            // Programs ask for `libc.so.6`; what the name leads to may be called otherwise.
+            let number = file.extension().and_then(|number| number.to_str());
+            let name = file.with_extension("");
+            here && number.is_some_and(|number| number.parse::<u32>().is_ok())
+                && name.extension().is_some_and(|kind| kind == "so")
+        };
+        Ok(Program {
+            file: file.context("no nft in its package")?.clone(),
+            libraries: files.iter().filter(library).cloned().collect(),
+            linker,
+        })
+    }
+
+    /// The files of packages that any kernel takes.
+    fn programs(&self, name: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let folder = self.cache.join(format!("{name}-{}", self.target.go_name()));
         let _lock = setup::lock(&self.cache.join("kernels"))?;
         if !folder.exists() {
-            let suite = Suite::update(&self.cache, "trixie")?;
-            suite.fetch(&["busybox-static"], &folder)?;
+            self.suite(PROGRAMS)?.fetch(packages, &folder)?;
         }
-        program()
+        walk(&folder)
+    }
+
+    fn suite(&self, name: &str) -> Result<Suite> {
+        Suite::update(&self.cache, name, self.target)
     }
 }
 
-/// How the names of the cloud kernels end.
-const ARCHITECTURE: &str = "-cloud-amd64";
+/// How the names of the cloud kernels end. Debian calls architectures as Go does.
+fn flavour(target: Target) -> String {
+    format!("-cloud-{}", target.go_name())
+}
 
 /// Kernels come as one package or, of late, as image and modules apart.
 const PARTS: &[&str] = &["linux-image-", "linux-binary-", "linux-modules-"];
@@ -132,13 +191,15 @@ fn unpacked(folder: &Path, release: &str) -> Result<Kernel> {
 /// One suite, with package lists of its own.
 struct Suite {
     name: String,
+    target: Target,
     folder: PathBuf,
 }
 
 impl Suite {
-    fn update(cache: &Path, name: &str) -> Result<Self> {
+    fn update(cache: &Path, name: &str, target: Target) -> Result<Self> {
         setup::programs(&[KEYRING])?;
-        let folder = cache.join("apt").join(name);
+        let folder = format!("{name}-{}", target.go_name());
+        let folder = cache.join("apt").join(folder);
         for part in ["lists/partial", "archives/partial"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
@@ -147,6 +208,7 @@ impl Suite {
         fs::write(folder.join("sources.list"), source).context("write a list of sources")?;
         let suite = Self {
             name: name.to_owned(),
+            target,
             folder,
         };
         shell::output(suite.apt("apt-get").args(["--quiet", "update"]))?;
@@ -156,7 +218,8 @@ impl Suite {
     /// The packages of all cloud kernels of a version.
     fn kernels(&self, version: &str) -> Result<Vec<String>> {
         let version = version.replace('.', r"\.");
-        let pattern = format!("^linux-(image|binary|modules)-{version}\\..*{ARCHITECTURE}$");
+        let flavour = flavour(self.target);
+        let pattern = format!("^linux-(image|binary|modules)-{version}\\..*{flavour}$");
         let mut search = self.apt("apt-cache");
         let found = shell::output(search.args(["search", "--names-only", &pattern]))?;
         let names = found.lines().filter_map(|line| line.split(' ').next());
@@ -198,8 +261,8 @@ impl Suite {
         option("Dir::Etc::preferencesparts", "/dev/null");
         option("Dir::State::lists", &place("lists"));
         option("Dir::Cache", &place(""));
-        option("APT::Architecture", "amd64");
-        option("APT::Architectures", "amd64");
+        option("APT::Architecture", self.target.go_name());
+        option("APT::Architectures", self.target.go_name());
         option("APT::Sandbox::User", "root");
         option("Acquire::Languages", "none");
         option(

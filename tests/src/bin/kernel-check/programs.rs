@@ -1,9 +1,7 @@
-//! Runs as the only program of an emulated guest (`cargo xtask kernels`): whether this kernel takes the programs,
-//! lets them be attached, and gets the verdicts of the end-to-end tests out of them.
+//! Whether this kernel takes the programs, lets them be attached, and gets the verdicts of the end-to-end tests
+//! out of them.
 
 use std::{
-    fs,
-    panic::{self, AssertUnwindSafe},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -23,24 +21,11 @@ use palisade_tests::{
 /// Where the guest has its bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
 
-fn main() {
-    if let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") {
-        println!("kernel {}", release.trim());
-    }
-    match panic::catch_unwind(AssertUnwindSafe(checks)) {
-        Ok(count) => println!("KERNEL-CHECK: PASS {count} checks"),
-        Err(cause) => {
-            let text = cause
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| cause.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            println!("KERNEL-CHECK: FAIL {}", text.replace('\n', " "));
-        }
-    }
-}
-
-fn checks() -> usize {
+/// Returns how many checks held.
+///
+/// # Panics
+/// Where one does not.
+pub(crate) fn checks() -> usize {
     let begun = Instant::now();
     caps::raise_memlock();
     let mut rig = Rig::new();
