@@ -48,7 +48,7 @@ impl Cni {
             (Self::Bridge | Self::Flannel, _) => json!({
                 "type": "bridge",
                 "bridge": "cni0",
-                "isDefaultGateway": true,
+                "isGateway": true,
                 "hairpinMode": true,
             }),
         };
