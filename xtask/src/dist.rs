@@ -62,14 +62,26 @@ impl Target {
         }
     }
 
-    /// A compiler for the C code in dependencies, and its Debian package.
-    fn c_compiler(self) -> Result<setup::Program> {
+    /// A compiler for the C code in dependencies, and the headers that it reads.
+    fn c_compiler(self) -> Result<&'static [setup::Program]> {
         Ok(match (self, Self::host()?) {
             (Self::X86_64, Self::X86_64) | (Self::Aarch64, Self::Aarch64) => {
-                ("musl-gcc", "musl-tools")
+                &[("musl-gcc", "musl-tools")]
             }
-            (Self::X86_64, Self::Aarch64) => ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
-            (Self::Aarch64, Self::X86_64) => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+            (Self::X86_64, Self::Aarch64) => &[
+                ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+                (
+                    "/usr/x86_64-linux-gnu/include/stdint.h",
+                    "libc6-dev-amd64-cross",
+                ),
+            ],
+            (Self::Aarch64, Self::X86_64) => &[
+                ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+                (
+                    "/usr/aarch64-linux-gnu/include/stdint.h",
+                    "libc6-dev-arm64-cross",
+                ),
+            ],
         })
     }
 }
@@ -140,9 +152,9 @@ fn arrange(cargo: &mut Command, target: Target) -> Result<()> {
         .iter()
         .any(|package| *package.name == "cc")
     {
-        let compiler = target.c_compiler()?;
-        setup::programs(&[compiler])?;
-        cargo.env(format!("CC_{variable}"), compiler.0);
+        let programs = target.c_compiler()?;
+        setup::programs(programs)?;
+        cargo.env(format!("CC_{variable}"), programs[0].0);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::{
 /// Checks licences and sources of the dependencies.
 const CARGO_DENY: &str = "0.20.2";
 
-/// A program, and the Debian package that has it.
+/// A program, or another file by its whole path, and the Debian package that has it.
 pub(crate) type Program = (&'static str, &'static str);
 
 /// Called by the tests and the demo.
