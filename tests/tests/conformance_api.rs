@@ -19,8 +19,8 @@ const READY: Duration = Duration::from_secs(60);
 
 /// A machine that also runs a control plane takes its time; what is wrong stays wrong.
 const PATIENCE: Patience = Patience {
-    answer: Duration::from_millis(300),
-    settle: Duration::from_secs(20),
+    answer: Duration::from_millis(500),
+    settle: Duration::from_secs(60),
     confirm: true,
 };
 

@@ -30,12 +30,12 @@ type Result = std::result::Result<(), Box<dyn Error>>;
 /// Cases under way at once; most of their time they wait for packets that do not come.
 const WORKERS: usize = 4;
 
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 
 /// A kernel that makes and ends namespaces by the hundred takes its time; what is wrong stays wrong.
 const PATIENCE: Patience = Patience {
-    answer: Duration::from_millis(300),
-    settle: Duration::from_secs(20),
+    answer: Duration::from_millis(500),
+    settle: Duration::from_secs(60),
     confirm: true,
 };
 
