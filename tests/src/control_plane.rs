@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use self::assets::Assets;
 pub use self::{
     fake::{Fake, Make},
+    kube_proxy::{KubeProxy, Mode},
     objects::Objects,
     relay::Relay,
 };
@@ -26,6 +27,7 @@ use crate::lab::Process;
 
 mod assets;
 mod fake;
+mod kube_proxy;
 mod objects;
 mod relay;
 
@@ -41,13 +43,20 @@ agent,system:serviceaccount:kube-system:palisade,agent,\"system:serviceaccounts,
 const ROLE: &str = include_str!("../../deploy/helm/palisade/templates/clusterrole.yaml");
 /// How long either may take to start.
 const READY: Duration = Duration::from_secs(60);
-/// The administrator's kubeconfig.
-const KUBECONFIG: &str = "kubeconfig";
 
 /// Whether there is no control plane to start; says so if there is none.
 #[must_use]
 pub fn skip_without_assets() -> bool {
-    let missing = Assets::find().err();
+    skip(Assets::find().err())
+}
+
+/// Whether there is no kube-proxy to start; says so if there is none.
+#[must_use]
+pub fn skip_without_kube_proxy() -> bool {
+    skip(assets::program("kube-proxy").err())
+}
+
+fn skip(missing: Option<anyhow::Error>) -> bool {
     if let Some(error) = &missing {
         println!("SKIP: {error:#}");
     }
@@ -126,14 +135,15 @@ impl ControlPlane {
         )?)
     }
 
-    /// A kubeconfig of the administrator.
+    /// The same of the administrator.
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn admin_kubeconfig(&self) -> Result<PathBuf> {
-        let path = self.folder.0.join(KUBECONFIG);
-        fs::write(&path, kubeconfig(&self.folder.0, self.address(), ADMIN)?)?;
-        Ok(path)
+    pub fn admin_kubeconfig(&self, address: SocketAddr, path: &Path) -> Result<()> {
+        Ok(fs::write(
+            path,
+            kubeconfig(&self.folder.0, address, ADMIN)?,
+        )?)
     }
 
     /// Runs something with the administrator's client.
@@ -238,7 +248,7 @@ fn server(assets: &Assets, folder: &Path, etcd: u16, port: u16) -> Result<Proces
             "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112",
             "--disable-admission-plugins=ServiceAccount",
             "--allow-privileged",
         ]);

@@ -15,11 +15,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 /// How long an agent may take to start.
-pub const READY: Duration = Duration::from_secs(30);
+pub const READY: Duration = Duration::from_secs(60);
 /// How long an answer may take, or a silence lasts.
 pub const ANSWER: Duration = Duration::from_millis(400);
 /// How long the world may take to become what it should be; what is wrong stays wrong.
-pub const SETTLE: Duration = Duration::from_secs(20);
+pub const SETTLE: Duration = Duration::from_secs(60);
 /// Of the network plugins.
 pub const STYLES: [Cni; 2] = [Cni::Ptp, Cni::Bridge { netfilter: true }];
 /// What everybody serves.
@@ -290,17 +290,27 @@ pub fn kind(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
+/// What pods call the port at which they serve.
+#[must_use]
+pub fn port_name(protocol: Protocol) -> String {
+    format!("serve-{}", protocol.to_string().to_lowercase())
+}
+
 /// A pod as an object.
 #[must_use]
 pub fn pod(name: &str, node: &str, addresses: &[IpAddr], role: &str) -> Value {
     let addresses = addresses.iter().map(|ip| json!({"ip": ip}));
+    let ports = PROTOCOLS.map(|protocol| {
+        let name = port_name(protocol);
+        json!({"name": name, "containerPort": TARGET, "protocol": protocol.to_string()})
+    });
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": name, "namespace": "x", "uid": format!("uid-{name}"),
             "labels": {"app": name, "role": role},
         },
-        "spec": {"nodeName": node},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "ports": ports}]},
         "status": {"phase": "Running", "podIPs": addresses.collect::<Vec<_>>()},
     })
 }

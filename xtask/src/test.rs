@@ -21,6 +21,13 @@ use crate::{
 /// The highest tier of the inner loop; what is above needs minutes.
 const QUICK: u64 = 2;
 
+/// Called by kube-proxy, and by tests to do what others do on a node.
+const TOOLS: &[setup::Program] = &[
+    ("iptables", "iptables"),
+    ("bpftool", "bpftool"),
+    ("openssl", "openssl"),
+];
+
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -102,10 +109,15 @@ fn tests(tiers: RangeInclusive<u64>, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Installs what tests need; the programs of a control plane, where they can be had.
+/// Installs what tests need; the programs of a control plane and kube-proxy, where they can be had.
 fn prepare() -> Result<Option<PathBuf>> {
     setup::programs(setup::NETWORK)?;
+    setup::programs(TOOLS)?;
     setup::ebpf()?;
+    // Tests look for it where it is built.
+    if let Err(error) = components::kube_proxy(components::DEFAULT) {
+        println!("there is no kube-proxy for tests: {error:#}");
+    }
     let assets = components::control_plane(components::DEFAULT);
     Ok(assets
         .inspect_err(|error| println!("there is no control plane for tests: {error:#}"))

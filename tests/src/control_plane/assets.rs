@@ -18,28 +18,26 @@ pub(super) struct Assets {
 }
 
 impl Assets {
-    /// In the folder that the variable KUBEBUILDER_ASSETS names, else where they were built.
     pub(super) fn find() -> Result<Self> {
-        let folders = match env::var_os("KUBEBUILDER_ASSETS") {
-            Some(folder) => vec![PathBuf::from(folder)],
-            None => {
-                let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-                let base = base.filter(|base| base.is_absolute());
-                let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
-                let base = base.context("neither XDG_CACHE_HOME nor HOME is set")?;
-                BUILT
-                    .map(|folder| base.join("palisade").join(folder))
-                    .into()
-            }
-        };
-        let find = |name: &str| {
-            let mut paths = folders.iter().map(|folder| folder.join(name));
-            let found = paths.find(|path| Path::is_file(path));
-            found.with_context(|| format!("no {name}: `cargo xtask cluster` builds it"))
-        };
         Ok(Self {
-            etcd: find("etcd")?,
-            kube_apiserver: find("kube-apiserver")?,
+            etcd: program("etcd")?,
+            kube_apiserver: program("kube-apiserver")?,
         })
     }
+}
+
+/// A program in the folder that the variable KUBEBUILDER_ASSETS names, else where it was built.
+pub(super) fn program(name: &str) -> Result<PathBuf> {
+    let mut folders: Vec<_> = env::var_os("KUBEBUILDER_ASSETS")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.filter(|base| base.is_absolute());
+    let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
+    let base = base.context("neither XDG_CACHE_HOME nor HOME is set")?;
+    folders.extend(BUILT.map(|folder| base.join("palisade").join(folder)));
+    let mut paths = folders.iter().map(|folder| folder.join(name));
+    let found = paths.find(|path| Path::is_file(path));
+    found.with_context(|| format!("no {name}: `cargo xtask test` builds it"))
 }

@@ -125,8 +125,16 @@ async fn write(client: Client, object: &Value) -> Result<()> {
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.retain(|field, _| field == "name" || field == "namespace");
         }
-        api.patch_status(&name, &params, &Patch::Apply(&object))
-            .await?;
+        // Applying is refused where a node has two addresses of a type, as one of both families has.
+        let patch = match object["kind"].as_str() {
+            Some("Node") => Patch::Merge(&object),
+            _ => Patch::Apply(&object),
+        };
+        let params = match patch {
+            Patch::Merge(_) => PatchParams::default(),
+            _ => params,
+        };
+        api.patch_status(&name, &params, &patch).await?;
     }
     if terminating.is_some() {
         api.delete(&name, &DeleteParams::default()).await?;

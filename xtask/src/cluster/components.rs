@@ -311,6 +311,11 @@ pub(crate) fn control_plane(minor: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The folder of kube-proxy.
+pub(crate) fn kube_proxy(minor: &str) -> Result<PathBuf> {
+    Component::kubernetes(minor)?.build(&["kube-proxy"])
+}
+
 /// The minor versions that there are modules of.
 fn minors() -> Result<Vec<String>> {
     let folder = shell::root()?.join("xtask/cluster");
