@@ -249,6 +249,11 @@ fn start_nodes<'a>(run: &'a Run, options: &Options) -> Result<Vec<Node<'a>>> {
     for node in &nodes {
         wait(run, &["--for=create", "node", node.name()])?;
         if options.cni == Cni::Flannel {
+            // The daemon ends where its node has no range yet.
+            wait(
+                run,
+                &["--for=jsonpath={.spec.podCIDR}", "node", node.name()],
+            )?;
             node.flannel()?;
         }
     }
