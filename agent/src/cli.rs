@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
 
+mod check;
 mod explain;
 mod status;
 mod table;
@@ -41,6 +42,10 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Tell whether this node has what the agent needs; nothing is changed.
+    ///
+    /// Exits 0 when it has, 1 when it has not.
+    Check(check::Args),
     /// Remove everything from the kernel. Policy is in force no more.
     Uninstall(Uninstall),
 }
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Check(args) => Ok(check::run(&args)),
         Command::Uninstall(args) => crate::runtime::uninstall(&args.bpffs).map(|()| Exit::Yes),
     };
     let exit = exit.unwrap_or_else(|error| {

@@ -194,7 +194,8 @@ pub fn raise_memlock() {
 }
 
 /// How many bytes this process may lock in memory, if there is a limit.
-pub(crate) fn memlock() -> Option<u64> {
+#[must_use]
+pub fn memlock() -> Option<u64> {
     getrlimit(Resource::Memlock).current
 }
 

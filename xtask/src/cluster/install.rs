@@ -65,6 +65,7 @@ pub(crate) fn check_chart() -> Result<()> {
     let values = [
         "serviceAccount.create=false,rbac.create=false",
         "http.host=0.0.0.0",
+        "sysResource=true",
     ];
     for values in values {
         let mut template = helm()?;

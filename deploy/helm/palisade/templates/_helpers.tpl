@@ -54,3 +54,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 host: {{ ternary "127.0.0.1" .Values.http.host (eq .Values.http.host "0.0.0.0") }}
 port: {{ .Values.http.port }}
 {{- end }}
+
+{{- define "palisade.securityContext" -}}
+{{- $context := deepCopy .Values.securityContext }}
+{{- if .Values.sysResource }}
+{{- $capabilities := $context.capabilities | default dict }}
+{{- $added := append ($capabilities.add | default list) "SYS_RESOURCE" }}
+{{- $_ := set $context "capabilities" (set $capabilities "add" $added) }}
+{{- end }}
+{{- with $context }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
