@@ -1,0 +1,25 @@
+//! What the watch costs. `cargo run --release --package palisade-tests --bin watch-bench`, as root.
+
+use anyhow::Result;
+use clap::Parser;
+
+mod crowd;
+mod latency;
+mod objects;
+mod process;
+
+/// What the watch of the API server costs.
+#[derive(Parser)]
+enum Command {
+    /// One agent, to which a server tells of a large cluster
+    Latency,
+    /// A real API server, to which all agents of a large cluster come
+    Crowd(crowd::Options),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Latency => latency::run(),
+        Command::Crowd(options) => crowd::run(&options),
+    }
+}
