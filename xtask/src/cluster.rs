@@ -121,18 +121,36 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// The whole suite in a cluster that is there for it alone; adds what was skipped.
+/// The whole suite in a cluster that is there for it alone, and some of it in one that is otherwise in every
+/// respect; adds what was skipped.
 pub(crate) fn check(skips: &mut Vec<String>) -> Result<()> {
-    if let Err(error) = components::compiler() {
-        let reason = format!("no cluster: {error:#}");
+    let missing = match components::compiler() {
+        Err(error) => Some(format!("no cluster: {error:#}")),
+        Ok(_) if !shell::is_root()? => Some("no cluster: it needs root".to_owned()),
+        Ok(_) => None,
+    };
+    if let Some(reason) = missing {
         println!("SKIP: {reason}");
         skips.push(reason);
         return Ok(());
     }
-    let result = suite::run(&suite::Options::default());
+    let whole = suite::Options::default();
+    let other = Options {
+        proxy: Proxy::Iptables,
+        cni: Cni::Bridge,
+        ..Options::default()
+    };
+    let runs = [&whole, &suite::Options::some(other)].map(check_one);
+    runs.into_iter().collect()
+}
+
+fn check_one(options: &suite::Options) -> Result<()> {
+    let result = suite::run(options);
     // What was said outlives the cluster.
     let logs = Run::here().path("logs");
-    let kept = workspace::target_folder()?.join("cluster");
+    let kept = workspace::target_folder()?
+        .join("cluster")
+        .join(options.pair());
     fs::create_dir_all(&kept).with_context(|| format!("make {}", kept.display()))?;
     for entry in logs.read_dir().into_iter().flatten() {
         let from = entry?.path();
@@ -141,7 +159,7 @@ pub(crate) fn check(skips: &mut Vec<String>) -> Result<()> {
     }
     println!("the logs are in {}", kept.display());
     let ended = down();
-    result.and(ended)
+    result.and(ended).with_context(|| options.pair())
 }
 
 /// Starts what answers as an API server, and nothing else.

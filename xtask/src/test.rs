@@ -32,12 +32,9 @@ const TOOLS: &[setup::Program] = &[
 #[derive(Args)]
 pub(crate) struct Options {
     /// Leave out what takes minutes: documentation, licences, tests of tier 3, the
-    /// release binary, other kernels
+    /// release binary, other kernels, a cluster
     #[arg(long)]
     quick: bool,
-    /// Also the upstream suite in a cluster of its own: ten minutes more
-    #[arg(long)]
-    cluster: bool,
     /// Only the tests of one tier: 0 pure, 1 properties, 2 programs in the kernel, 3 networks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=3))]
     tier: Option<u64>,
@@ -62,8 +59,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.step("tests", all_tests);
         report.step("release binary", |_| dist::run(&dist::Options::default()));
         report.step("kernels", |tally| kernels::check_all(&mut tally.skips));
-    }
-    if options.cluster {
         report.step("cluster", |tally| cluster::check(&mut tally.skips));
     }
     report.finish()

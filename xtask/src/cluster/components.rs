@@ -88,6 +88,7 @@ const KUBERNETES: &[Program] = &[
         package: "k8s.io/kubernetes/test/e2e",
         kind: Kind::Test,
     },
+    plain("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
 ];
 
 const ETCD: &[Program] = &[plain("etcd", "go.etcd.io/etcd/server/v3")];

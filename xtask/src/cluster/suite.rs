@@ -24,8 +24,13 @@ use crate::{dist::Target, image::archive::Image, shell};
 /// The specs of NetworkPolicy.
 const FOCUS: &str = r"Netpol|NetworkPolicy";
 
+/// A dozen of them, by what they are about.
+const SOME: &str = "Netpol.*(LinuxOnly|CIDR|updated|default-deny|deleted)";
+
 /// Not every kernel has these sockets.
 const SKIP: &str = "SCTP|sctp";
+
+const PROCESSES: u8 = 3;
 
 /// Which cluster, and what of the suite.
 #[derive(Args)]
@@ -38,9 +43,29 @@ pub(crate) struct Options {
     /// Only specs whose names match this regular expression
     #[arg(long, value_name = "REGEX", default_value = FOCUS)]
     focus: String,
+    /// How many specs run at once: most of their time they wait
+    #[arg(long, value_name = "N", default_value_t = PROCESSES)]
+    procs: u8,
     /// Use the cluster that is up
     #[arg(long, conflicts_with_all = ["proxy", "cni", "version"])]
     here: bool,
+}
+
+impl Options {
+    /// Some specs of each kind, in another cluster.
+    pub(super) fn some(cluster: super::Options) -> Self {
+        Self {
+            cluster,
+            focus: SOME.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// What the cluster is made of, in a word.
+    pub(super) fn pair(&self) -> String {
+        let super::Options { proxy, cni, .. } = &self.cluster;
+        format!("{}-{}", cni.name(), proxy.name())
+    }
 }
 
 impl Default for Options {
@@ -49,6 +74,7 @@ impl Default for Options {
             cluster: super::Options::default(),
             install: install::Options::default(),
             focus: FOCUS.to_owned(),
+            procs: PROCESSES,
             here: false,
         }
     }
@@ -56,7 +82,7 @@ impl Default for Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let tests = Component::kubernetes(components::DEFAULT)?;
-    let tests = tests.build(&["agnhost", "e2e.test"])?;
+    let tests = tests.build(&["agnhost", "e2e.test", "ginkgo"])?;
     if !options.here {
         up(&options.cluster)?;
     }
@@ -68,11 +94,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut report = Report::default();
     let log = run.path("logs").join("e2e.log");
     println!("the suite says more in {}", log.display());
-    let mut suite = Command::new(tests.join("e2e.test"));
-    suite.arg("--kubeconfig").arg(run.kubeconfig());
-    suite.arg(format!("--ginkgo.focus={}", options.focus));
-    suite.arg(format!("--ginkgo.skip={SKIP}"));
-    suite.args(["--provider=skeleton", "--ginkgo.v", "--ginkgo.no-color"]);
+    let mut suite = Command::new(tests.join("ginkgo"));
+    suite.arg(format!("--procs={}", options.procs));
+    suite.arg(format!("--focus={}", options.focus));
+    suite.arg(format!("--skip={SKIP}"));
+    suite.args(["-v", "--no-color", "--keep-going"]);
+    suite.arg(tests.join("e2e.test"));
+    suite.args(["--", "--provider=skeleton", "--kubeconfig"]);
+    suite.arg(run.kubeconfig());
     let passed = follow(&mut suite, &log, &mut report)?;
     println!(
         "{} specs passed, {} failed, {} skipped, in {} s",
@@ -139,41 +168,53 @@ fn follow(suite: &mut Command, log: &Path, report: &mut Report) -> Result<bool> 
 /// What the suite has said.
 #[derive(Default)]
 struct Report {
-    /// The name of the spec that is running.
-    spec: String,
-    /// Whether the next line is its name.
-    begins: bool,
+    /// What was said of the present spec.
+    block: Block,
     passed: Vec<String>,
     failed: Vec<String>,
     skipped: Vec<String>,
 }
 
+/// Between two rulers Ginkgo says the name of a spec and how it ended: in this order where it runs one at a
+/// time, in the other where it runs several.
+#[derive(Default)]
+enum Block {
+    #[default]
+    Nothing,
+    Begun,
+    Name(String),
+    End(String),
+}
+
 impl Report {
-    /// Takes a line of Ginkgo's verbose report; what it means, if it ends a spec.
+    /// Takes a line of Ginkgo's verbose report; what it means, once a spec's name and end are known.
     fn see(&mut self, line: &str) -> Option<String> {
         if line.starts_with("----------") {
-            self.begins = true;
+            self.block = Block::Begun;
             return None;
         }
-        let begins = std::mem::take(&mut self.begins);
-        let end = line
-            .strip_prefix("• ")
-            .or(line.strip_prefix("S [SKIPPED] "));
-        let Some(end) = end else {
-            if begins {
-                self.spec = line.trim().to_owned();
-            }
-            return None;
-        };
+        let end = line.starts_with("• ") || line.starts_with("S [SKIPPED] ");
+        match std::mem::take(&mut self.block) {
+            Block::Begun if end => self.block = Block::End(line.to_owned()),
+            Block::Begun => self.block = Block::Name(line.trim().to_owned()),
+            Block::Name(name) if end => return self.tell(line, name),
+            Block::End(end) => return self.tell(&end, line.trim().to_owned()),
+            other => self.block = other,
+        }
+        None
+    }
+
+    fn tell(&mut self, end: &str, spec: String) -> Option<String> {
         let (state, time) = end.rsplit_once('[')?;
         let (word, list) = match state {
-            "" if line.starts_with('S') => ("skip", &mut self.skipped),
-            "" => ("pass", &mut self.passed),
+            "• " => ("pass", &mut self.passed),
+            "S [SKIPPED] " => ("skip", &mut self.skipped),
             _ => ("FAIL", &mut self.failed),
         };
-        list.push(self.spec.clone());
         let time = time.trim_end_matches(" seconds]");
-        Some(format!("{word} {time:>7} s  {}", self.spec))
+        let told = format!("{word} {time:>7} s  {spec}");
+        list.push(spec);
+        Some(told)
     }
 }
 
@@ -204,10 +245,36 @@ S [SKIPPED] [0.001 seconds]
 ------------------------------
 ";
 
+    const AT_ONCE: &str = "\
+------------------------------
+SSSSSSSSSSSS
+------------------------------
+• [5.250 seconds]
+[sig] one should pass
+a.go:7
+------------------------------
+SSS
+------------------------------
+• [FAILED] [35.125 seconds]
+[sig] two [It] should fail
+a.go:8
+
+  [FAILED] timed out
+------------------------------
+S [SKIPPED] [0.001 seconds]
+[sig] three cannot run
+------------------------------
+";
+
+    fn told(text: &str) -> (Vec<String>, Report) {
+        let mut report = Report::default();
+        let told = text.lines().filter_map(|line| report.see(line)).collect();
+        (told, report)
+    }
+
     #[test]
     fn every_spec_ends_in_one_of_three_ways() {
-        let mut report = Report::default();
-        let told: Vec<_> = TEXT.lines().filter_map(|line| report.see(line)).collect();
+        let (told, report) = told(TEXT);
         let expected = [
             "pass   5.250 s  [sig] one should pass",
             "FAIL  35.125 s  [sig] two should fail",
@@ -217,5 +284,17 @@ S [SKIPPED] [0.001 seconds]
         assert_eq!(report.passed, ["[sig] one should pass"]);
         assert_eq!(report.failed, ["[sig] two should fail"]);
         assert_eq!(report.skipped, ["[sig] three cannot run"]);
+    }
+
+    #[test]
+    fn of_specs_at_once_the_end_is_told_first() {
+        let (told, report) = told(AT_ONCE);
+        let expected = [
+            "pass   5.250 s  [sig] one should pass",
+            "FAIL  35.125 s  [sig] two [It] should fail",
+            "skip   0.001 s  [sig] three cannot run",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(report.failed.len(), 1);
     }
 }
