@@ -3,7 +3,7 @@
 //! Two nodes with kubelet, containerd, runc, plugins and kube-proxy, in namespaces of their own;
 //! every program built from Go packages, once. It stays up until it is taken down.
 
-use std::{fs, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Install(install::Options),
     /// Start it, install Palisade, and run the upstream suite of NetworkPolicy
     E2e(suite::Options),
+    /// What the tests run: the suite in one cluster, some of it in another
+    Check,
 }
 
 /// Which cluster.
@@ -109,7 +111,7 @@ impl Proxy {
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
-    if !shell::is_root()? {
+    if !shell::is_root()? && !matches!(command, Command::Check) {
         bail!("a cluster needs root: it makes namespaces and control groups");
     }
     match command {
@@ -118,20 +120,37 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Down => down(),
         Command::Install(options) => install::run(options),
         Command::E2e(options) => suite::run(options),
+        Command::Check => check(),
     }
 }
 
-/// The whole suite in a cluster that is there for it alone, and some of it in one that is otherwise in every
-/// respect; adds what was skipped.
-pub(crate) fn check(skips: &mut Vec<String>) -> Result<()> {
-    let missing = match components::compiler() {
-        Err(error) => Some(format!("no cluster: {error:#}")),
-        Ok(_) if !shell::is_root()? => Some("no cluster: it needs root".to_owned()),
+/// Builds what the tests need of a cluster, where it can be had.
+pub(crate) fn prepare() -> Result<()> {
+    if let Some(reason) = missing()? {
+        println!("there is no cluster for tests: {reason}");
+        return Ok(());
+    }
+    setup::programs(PROGRAMS)?;
+    parts(&Options::default())?;
+    Component::plugins().build_all()?;
+    suite::programs()?;
+    Ok(())
+}
+
+/// Why there can be no cluster on this machine.
+fn missing() -> Result<Option<String>> {
+    Ok(match components::compiler() {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(_) if !shell::is_root()? => Some("it needs root".to_owned()),
         Ok(_) => None,
-    };
-    if let Some(reason) = missing {
-        println!("SKIP: {reason}");
-        skips.push(reason);
+    })
+}
+
+/// The whole suite in a cluster that is there for it alone, and some of it in one that is otherwise in every
+/// respect.
+fn check() -> Result<()> {
+    if let Some(reason) = missing()? {
+        println!("SKIP: no cluster: {reason}");
         return Ok(());
     }
     let whole = suite::Options::default();
@@ -212,13 +231,11 @@ fn down() -> Result<()> {
     run.remove()
 }
 
-/// Builds what is not there yet and makes it the run's.
-fn build(run: &Run, options: &Options) -> Result<()> {
-    let kubernetes = Component::kubernetes(&options.version)?;
-    let newest = Component::kubernetes(components::DEFAULT)?;
-    let mut programs = vec![
+/// Builds what is not there yet; the folders.
+fn parts(options: &Options) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![
         Component::etcd()?.build_all()?,
-        kubernetes.build(&[
+        Component::kubernetes(&options.version)?.build(&[
             "kube-apiserver",
             "kubectl",
             "kube-controller-manager",
@@ -230,8 +247,15 @@ fn build(run: &Run, options: &Options) -> Result<()> {
         Component::runc().build_all()?,
     ];
     if options.cni == Cni::Flannel {
-        programs.push(Component::flannel().build_all()?);
+        folders.push(Component::flannel().build_all()?);
     }
+    Ok(folders)
+}
+
+/// Makes what there is of programs the run's.
+fn build(run: &Run, options: &Options) -> Result<()> {
+    let newest = Component::kubernetes(components::DEFAULT)?;
+    let programs = parts(options)?;
     let plugins = Component::plugins().build_all()?;
     let agnhost = newest.build(&["agnhost"])?.join("agnhost");
 

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -80,9 +80,14 @@ impl Default for Options {
     }
 }
 
+/// Builds what runs the suite, and what runs in its pods; the folder.
+pub(super) fn programs() -> Result<PathBuf> {
+    let newest = Component::kubernetes(components::DEFAULT)?;
+    newest.build(&["agnhost", "e2e.test", "ginkgo"])
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let tests = Component::kubernetes(components::DEFAULT)?;
-    let tests = tests.build(&["agnhost", "e2e.test", "ginkgo"])?;
+    let tests = programs()?;
     if !options.here {
         up(&options.cluster)?;
     }

@@ -1,0 +1,163 @@
+//! The programs of tests: built at once, then run side by side, for most of their time they wait.
+
+use std::{
+    collections::VecDeque,
+    io::BufReader,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::Message;
+
+use super::report::Tally;
+use crate::{cluster::components, lint, shell, workspace};
+
+/// How many run at once.
+const AT_ONCE: usize = 2;
+
+/// A program of tests.
+struct Program {
+    /// Package and target.
+    name: String,
+    /// The package's folder, where its tests run.
+    folder: PathBuf,
+    path: PathBuf,
+    tier: u64,
+}
+
+/// Builds and runs those of some tiers; every target is of tier 0 unless `package.metadata.tier` names it.
+pub(super) fn run(
+    tiers: RangeInclusive<u64>,
+    assets: Option<&Path>,
+    tally: &mut Tally,
+) -> Result<()> {
+    let mut programs = build()?;
+    programs.retain(|program| tiers.contains(&program.tier));
+    // What takes long begins first.
+    programs.sort_by_key(|program| u64::MAX - program.tier);
+    let mut failed = Vec::new();
+    side_by_side(programs.into(), assets, |ended| {
+        let Ended {
+            program,
+            took,
+            output,
+        } = ended;
+        let Program { name, path, .. } = &program;
+        println!(
+            "\n-- {name} ({}) took {:.1} s",
+            path.display(),
+            took.as_secs_f64()
+        );
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            println!("{line}");
+            tally.see(line);
+        }
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            failed.push(format!("{name} ({})", output.status));
+        }
+    })?;
+    if tiers.contains(&0) {
+        let mut cargo = lint::host("cargo test");
+        shell::tee(cargo.arg("--doc"), |line| tally.see(line))?;
+    }
+    ensure!(failed.is_empty(), "{}", failed.join(", "));
+    Ok(())
+}
+
+/// Builds all of them.
+fn build() -> Result<Vec<Program>> {
+    let metadata = workspace::metadata()?;
+    let mut cargo = lint::host("cargo test");
+    cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run cargo test")?;
+    let messages = child.stdout.take().context("no pipe to cargo")?;
+    let mut programs = Vec::new();
+    for message in Message::parse_stream(BufReader::new(messages)) {
+        let Message::CompilerArtifact(artifact) = message? else {
+            continue;
+        };
+        let Some(path) = artifact.executable.filter(|_| artifact.profile.test) else {
+            continue;
+        };
+        let package = &metadata[&artifact.package_id];
+        let target = &artifact.target.name;
+        let folder = package.manifest_path.parent();
+        programs.push(Program {
+            name: format!("{} {target}", package.name),
+            folder: folder.context("a package without a folder")?.into(),
+            path: path.into(),
+            tier: package.metadata["tier"][target].as_u64().unwrap_or(0),
+        });
+    }
+    let status = child.wait().context("wait for cargo")?;
+    ensure!(status.success(), "cargo test --no-run: {status}");
+    Ok(programs)
+}
+
+struct Ended {
+    program: Program,
+    took: Duration,
+    output: Output,
+}
+
+/// Runs them, and tells of each once it has ended.
+fn side_by_side(
+    programs: VecDeque<Program>,
+    assets: Option<&Path>,
+    mut tell: impl FnMut(Ended),
+) -> Result<()> {
+    let waiting = Mutex::new(programs);
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.pop_front()
+    };
+    thread::scope(|scope| {
+        let (sender, ended) = mpsc::channel();
+        for _ in 0..AT_ONCE {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                while let Some(program) = next() {
+                    println!("running {}", program.name);
+                    let start = Instant::now();
+                    let output = command_of(&program, assets).output();
+                    let output = output.with_context(|| format!("run {}", program.path.display()));
+                    let ended = output.map(|output| Ended {
+                        program,
+                        took: start.elapsed(),
+                        output,
+                    });
+                    if sender.send(ended).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for ended in ended {
+            tell(ended?);
+        }
+        Ok(())
+    })
+}
+
+/// As cargo would run it. Passing tests show their output too: it says what was skipped.
+fn command_of(program: &Program, assets: Option<&Path>) -> Command {
+    let mut test = Command::new(&program.path);
+    test.arg("--show-output")
+        .current_dir(&program.folder)
+        .env("CARGO_MANIFEST_DIR", &program.folder)
+        .stdin(Stdio::null());
+    if let Some(assets) = assets {
+        test.env(components::ASSETS, assets);
+    }
+    test
+}
