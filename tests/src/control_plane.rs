@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use self::assets::Assets;
 pub use self::{
+    assets::program,
     fake::{Fake, Make},
     kube_proxy::{KubeProxy, Mode},
     objects::Objects,
@@ -50,10 +51,10 @@ pub fn skip_without_assets() -> bool {
     skip(Assets::find().err())
 }
 
-/// Whether there is no kube-proxy to start; says so if there is none.
+/// Whether a program of a cluster is missing; says so if it is.
 #[must_use]
-pub fn skip_without_kube_proxy() -> bool {
-    skip(assets::program("kube-proxy").err())
+pub fn skip_without(program: &str) -> bool {
+    skip(assets::program(program).err())
 }
 
 fn skip(missing: Option<anyhow::Error>) -> bool {

@@ -5,9 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
-    control_plane::{
-        ControlPlane, KubeProxy, Mode, Objects, skip_without_assets, skip_without_kube_proxy,
-    },
+    control_plane::{ControlPlane, KubeProxy, Mode, Objects, skip_without, skip_without_assets},
     lab::{Cni, both},
     probe::Protocol,
     site::{
@@ -150,7 +148,7 @@ fn policy_holds_behind_iptables() -> Result<()> {
 }
 
 fn holds_behind(mode: Mode) -> Result<()> {
-    if skip_without_root() || skip_without_assets() || skip_without_kube_proxy() {
+    if skip_without_root() || skip_without_assets() || skip_without("kube-proxy") {
         return Ok(());
     }
     let control_plane = ControlPlane::start()?;

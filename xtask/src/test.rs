@@ -75,9 +75,9 @@ fn prepare() -> Result<Option<PathBuf>> {
     setup::programs(setup::NETWORK)?;
     setup::programs(TOOLS)?;
     setup::ebpf()?;
-    // Tests look for it where it is built.
-    if let Err(error) = components::kube_proxy(components::DEFAULT) {
-        println!("there is no kube-proxy for tests: {error:#}");
+    // Tests look for them where they are built.
+    if let Err(error) = components::beside_agents(components::DEFAULT) {
+        println!("there are no parts of a node for tests: {error:#}");
     }
     let assets = components::control_plane(components::DEFAULT);
     Ok(assets

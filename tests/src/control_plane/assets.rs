@@ -8,7 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 
 /// The folders, below the project's cache, into which `cargo xtask cluster` builds them.
-const BUILT: [&str; 2] = ["kubernetes-1.36.3/bin", "etcd-3.6.5/bin"];
+const BUILT: [&str; 3] = [
+    "kubernetes-1.36.3/bin",
+    "etcd-3.6.5/bin",
+    "cni-plugins-1.9.1/bin",
+];
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -26,8 +30,11 @@ impl Assets {
     }
 }
 
-/// A program in the folder that the variable KUBEBUILDER_ASSETS names, else where it was built.
-pub(super) fn program(name: &str) -> Result<PathBuf> {
+/// A program of a cluster: in the folder that the variable KUBEBUILDER_ASSETS names, else where it was built.
+///
+/// # Errors
+/// Where it is in neither.
+pub fn program(name: &str) -> Result<PathBuf> {
     let mut folders: Vec<_> = env::var_os("KUBEBUILDER_ASSETS")
         .map(PathBuf::from)
         .into_iter()

@@ -312,9 +312,11 @@ pub(crate) fn control_plane(minor: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder of kube-proxy.
-pub(crate) fn kube_proxy(minor: &str) -> Result<PathBuf> {
-    Component::kubernetes(minor)?.build(&["kube-proxy"])
+/// Builds what changes packets on a node beside an agent.
+pub(crate) fn beside_agents(minor: &str) -> Result<()> {
+    Component::kubernetes(minor)?.build(&["kube-proxy"])?;
+    Component::plugins().build_all()?;
+    Ok(())
 }
 
 /// The minor versions that there are modules of.
