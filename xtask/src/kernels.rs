@@ -1,4 +1,4 @@
-//! `cargo xtask kernels`: the programs on Debian's kernels, booted under emulation.
+//! `cargo xtask kernels`: programs and agents on Debian's kernels, booted under emulation.
 //!
 //! Each kernel gets an initramfs of busybox, nft, the modules it needs and two static programs: the agent, and
 //! `kernel-check` of `palisade-tests`, which runs it. `kernel-check` prints `INSNS program count` for what the
@@ -6,8 +6,9 @@
 //! crashes has failed: it may be our programs that crashed it.
 
 use std::{
-    fs,
+    fs, panic,
     path::{Path, PathBuf},
+    thread,
     time::Instant,
 };
 
@@ -69,20 +70,19 @@ pub(crate) struct Options {
     /// The versions, in place of those of this architecture
     #[arg(long, value_name = "VERSION", value_delimiter = ',')]
     kernel: Vec<String>,
-    /// Also make a small cluster there, with agents, Services and real sockets
-    #[arg(long)]
-    cluster: bool,
 }
+
+/// How many guests run at once; each keeps one CPU busy.
+const AT_ONCE: usize = 2;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut skips = Vec::new();
-    let chosen = choose(&options.kernel)?;
-    check(&chosen, options.cluster, &mut skips)
+    check(&choose(&options.kernel)?, &mut skips)
 }
 
-/// The programs on every kernel; adds what was skipped.
+/// Every kernel of this architecture; adds what was skipped.
 pub(crate) fn check_all(skips: &mut Vec<String>) -> Result<()> {
-    check(&choose(&[])?, false, skips)
+    check(&choose(&[])?, skips)
 }
 
 fn choose(wanted: &[String]) -> Result<Vec<&'static Version>> {
@@ -100,26 +100,22 @@ fn choose(wanted: &[String]) -> Result<Vec<&'static Version>> {
     wanted.iter().map(known).collect()
 }
 
-fn check(versions: &[&'static Version], cluster: bool, skips: &mut Vec<String>) -> Result<()> {
+fn check(versions: &[&'static Version], skips: &mut Vec<String>) -> Result<()> {
     setup::ebpf()?;
     let logs = workspace::target_folder()?.join("kernels");
     fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
 
-    let mut rows = Vec::new();
+    let mut machines = Vec::new();
     let mut built: Vec<(Target, [PathBuf; 2])> = Vec::new();
     for version in versions {
         let target = version.target;
         setup::programs(&[guest::emulator(target), ("xz", "xz-utils")])?;
-        let Fetched {
-            kernel,
-            busybox,
-            nft,
-        } = match Fetched::of(version) {
+        let fetched = match Fetched::of(version) {
             Ok(fetched) => fetched,
             Err(error) => {
                 println!("SKIP: kernel {}: {error:#}", version.name);
                 skips.push(format!("kernel {}: {error:#}", version.name));
-                rows.push(Row::skipped(version.name));
+                machines.push((version.name, None));
                 continue;
             }
         };
@@ -129,35 +125,19 @@ fn check(versions: &[&'static Version], cluster: bool, skips: &mut Vec<String>) 
             built.push((target, [palisade, check]));
         }
         let programs = built.iter().find(|(built, _)| *built == target);
-        let (_, [palisade, check]) = programs.context("built above")?;
-        let guest = Guest {
-            kernel: &kernel,
-            busybox: &busybox,
-            nft: &nft,
-            check,
-            palisade,
-        };
+        let (_, programs) = programs.context("built above")?;
         let initramfs = logs.join(format!("{}.cpio", version.name));
-        let content = guest.initramfs()?;
-        fs::write(&initramfs, content).with_context(|| format!("write {}", initramfs.display()))?;
-        let log = logs.join(format!("{}.log", version.name));
-        let machine = Machine {
-            target,
-            kernel: &kernel,
-            initramfs: &initramfs,
-            checks: if cluster {
-                "programs cluster"
-            } else {
-                "programs"
-            },
-        };
-        let console = boot(&machine, &log)?;
-        skips.extend(console.skips.iter().cloned());
-        rows.push(Row {
-            version: version.name,
-            release: kernel.release,
-            console: Some(console),
-        });
+        let machine = fetched.machine(target, programs, initramfs)?;
+        machines.push((version.name, Some(machine)));
+    }
+
+    let mut rows = Vec::new();
+    for beside in machines.chunks(AT_ONCE) {
+        rows.extend(boot_all(beside, &logs)?);
+    }
+    for row in &rows {
+        let console = row.console.iter();
+        skips.extend(console.flat_map(|console| console.skips.iter().cloned()));
     }
     print!("{}", table(&rows));
     let failed: Vec<_> = rows
@@ -185,27 +165,74 @@ impl Fetched {
             nft: debian.nft()?,
         })
     }
+
+    /// Puts all that the guest has into its initramfs.
+    fn machine(
+        self,
+        target: Target,
+        [palisade, check]: &[PathBuf; 2],
+        initramfs: PathBuf,
+    ) -> Result<Machine> {
+        let guest = Guest {
+            kernel: &self.kernel,
+            busybox: &self.busybox,
+            nft: &self.nft,
+            check,
+            palisade,
+        };
+        let content = guest.initramfs()?;
+        fs::write(&initramfs, content).with_context(|| format!("write {}", initramfs.display()))?;
+        Ok(Machine {
+            target,
+            kernel: self.kernel,
+            initramfs,
+        })
+    }
+}
+
+/// Boots all of these at once.
+fn boot_all(machines: &[(&'static str, Option<Machine>)], logs: &Path) -> Result<Vec<Row>> {
+    thread::scope(|scope| {
+        let row = |(version, machine): &(&'static str, Option<Machine>)| -> Result<Row> {
+            let Some(machine) = machine else {
+                return Ok(Row::skipped(version));
+            };
+            Ok(Row {
+                version,
+                release: machine.kernel.release.clone(),
+                console: Some(boot(machine, &logs.join(format!("{version}.log")))?),
+            })
+        };
+        let boot = |machine| scope.spawn(move || row(machine));
+        let threads: Vec<_> = machines.iter().map(boot).collect();
+        let rows = threads.into_iter().map(|thread| thread.join());
+        rows.map(|row| row.unwrap_or_else(|cause| panic::resume_unwind(cause)))
+            .collect()
+    })
 }
 
 /// Boots, and shows the end of what a guest printed that did not pass.
-fn boot(machine: &Machine<'_>, log: &Path) -> Result<Console> {
+fn boot(machine: &Machine, log: &Path) -> Result<Console> {
     let release = &machine.kernel.release;
     println!("booting {release}");
     let begun = Instant::now();
     let text = machine.boot()?;
     fs::write(log, &text).with_context(|| format!("write {}", log.display()))?;
     let console = Console::read(&text);
+    let seconds = begun.elapsed().as_secs();
     let (what, why) = match &console.end {
         End::Pass(_) => {
-            println!("passed in {} s", begun.elapsed().as_secs());
+            println!("{release} passed in {seconds} s");
             return Ok(console);
         }
         End::Fail(why) => ("did not hold", why),
         End::Crash(why) => ("crashed", why),
     };
-    println!("{}", console::tail(&text));
-    println!("{release} {what}: {why}");
-    println!("(all that it printed: {})", log.display());
+    println!(
+        "{}\n{release} {what}: {why}\n(all that it printed: {})",
+        console::tail(&text),
+        log.display()
+    );
     Ok(console)
 }
 

@@ -25,7 +25,7 @@ while read -r module; do
     insmod \"/modules/$module.ko\" || echo \"cannot load $module\"
 done < /modules/order
 ip link set lo up
-/kernel-check \"$@\" || echo \"KERNEL-CHECK: FAIL status $?\"
+/kernel-check || echo \"KERNEL-CHECK: FAIL status $?\"
 reboot -f
 ";
 

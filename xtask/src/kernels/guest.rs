@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -36,15 +36,13 @@ fn hardware(target: Target) -> (&'static str, &'static str) {
 }
 
 /// A machine to be booted.
-pub(super) struct Machine<'a> {
+pub(super) struct Machine {
     pub(super) target: Target,
-    pub(super) kernel: &'a Kernel,
-    pub(super) initramfs: &'a Path,
-    /// What is to be checked.
-    pub(super) checks: &'a str,
+    pub(super) kernel: Kernel,
+    pub(super) initramfs: PathBuf,
 }
 
-impl Machine<'_> {
+impl Machine {
     /// Boots and waits for the end; all that came over the serial line.
     pub(super) fn boot(&self) -> Result<String> {
         let emulator = emulator(self.target).0;
@@ -59,12 +57,11 @@ impl Machine<'_> {
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")
-            .arg(self.initramfs)
+            .arg(&self.initramfs)
             // On a busy machine a CPU of the guest may stand still for longer than the watchdog likes.
             .arg("-append")
             .arg(format!(
-                "console={console} panic=-1 oops=panic nowatchdog quiet -- {}",
-                self.checks
+                "console={console} panic=-1 oops=panic nowatchdog quiet"
             ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

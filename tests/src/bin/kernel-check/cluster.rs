@@ -196,34 +196,31 @@ impl Site {
     /// An agent that may not raise its limit of locked memory says so, on kernels that count maps and programs
     /// against it; on others it does not need to.
     fn locked_memory(&self) -> Result<usize> {
-        let program = Agent::program()?;
-        let mut agent = self.restricted()?;
-        let counted = kernel()? < (5, 11);
-        if counted {
-            let ended = agent.process().wait(READY)?;
-            let log = agent.process().log();
-            ensure!(!ended.success(), "it runs with 64 KiB:\n{log}");
-            for word in ["RLIMIT_MEMLOCK is 65536 bytes", "CAP_SYS_RESOURCE"] {
-                ensure!(log.contains(word), "no {word} in\n{log}");
-            }
-        } else {
-            agent.wait_until_ready(READY)?;
+        if kernel()? >= (5, 11) {
+            self.restricted()?.wait_until_ready(READY)?;
+            return Ok(1);
         }
+        self.refused()?;
         // What it finds pinned changes nothing: programs are counted, too.
-        drop(agent);
+        let program = Agent::program()?;
         let mut whole = Agent::start(&self.lab, NODES[0], &program, self.manifests.folder(), &[])?;
         whole.wait_until_ready(READY)?;
         whole.process().kill()?;
         fs::write(self.lab.path().join(format!("{}.log", NODES[0])), "")?;
-        let mut agent = self.restricted()?;
-        if counted {
-            agent.process().wait(READY)?;
-            let log = agent.process().log();
-            ensure!(log.contains("RLIMIT_MEMLOCK is 65536 bytes"), "{log}");
-        } else {
-            agent.wait_until_ready(READY)?;
-        }
+        self.refused()?;
         Ok(2)
+    }
+
+    /// A restricted agent ends, and tells why.
+    fn refused(&self) -> Result<()> {
+        let mut agent = self.restricted()?;
+        let ended = agent.process().wait(READY)?;
+        let log = agent.process().log();
+        ensure!(!ended.success(), "it runs with 64 KiB:\n{log}");
+        for word in ["RLIMIT_MEMLOCK is 65536 bytes", "CAP_SYS_RESOURCE"] {
+            ensure!(log.contains(word), "no {word} in\n{log}");
+        }
+        Ok(())
     }
 
     /// An agent without CAP_SYS_RESOURCE that may lock 64 KiB, which is what kernels grant of themselves.
