@@ -138,7 +138,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         back.push(format!("{share} % after {:.1} s", after.as_secs_f64()));
     }
     println!(
-        "a new API server, of which they are told by nobody: {}; {}",
+        "the API server killed and started again, agents are back: {}; {}",
         back.join(", "),
         look(&control_plane)?
     );
