@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// release binary, other kernels, a cluster
     #[arg(long)]
     quick: bool,
-    /// Only the tests of one tier: 0 pure, 1 properties, 2 programs in the kernel, 3 networks
+    /// Only the tests of one tier: 0 pure, 2 programs in the kernel, 3 networks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=HIGHEST))]
     tier: Option<u64>,
 }

@@ -39,6 +39,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let mut programs = build()?;
     programs.retain(|program| tiers.contains(&program.tier));
+    ensure!(!programs.is_empty(), "no tests of tier {}", tiers.start());
     // What takes long begins first: networks, and of those the corpora.
     programs.sort_by_key(|program| (Reverse(program.tier), !program.name.contains("conformance")));
     let mut failed = Vec::new();
