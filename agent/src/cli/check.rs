@@ -11,8 +11,9 @@ use super::{Exit, Output, print, print_json, table::Table};
 const FLOOR: (u32, u32) = (5, 10);
 /// From which on maps count against the memory cgroup, and not as locked memory.
 const NOT_LOCKED: (u32, u32) = (5, 11);
-/// What the largest set of maps takes, with room for programs, in bytes.
-const LOCKED: u64 = 1 << 30;
+/// What two sets of maps of the default sizes take, 222 MiB each, with room for programs, in bytes: a new layout
+/// is filled beside the old one.
+const LOCKED: u64 = 512 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
