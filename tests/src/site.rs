@@ -361,6 +361,26 @@ pub fn only_from(server: &str, role: &str) -> Value {
     )
 }
 
+/// A pod takes connections of the host outside alone, and opens none.
+#[must_use]
+pub fn from_the_internet(pod: &str) -> Value {
+    policy(
+        "from-the-internet",
+        json!({
+            "podSelector": {"matchLabels": {"app": pod}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": both(INTERNET.into()).map(|it| block(it, 0))}],
+        }),
+    )
+}
+
+/// A peer that is all addresses that differ from this one in so many of the last bits at most.
+#[must_use]
+pub fn block(address: IpAddr, bits: u8) -> Value {
+    let length = if address.is_ipv4() { 32 } else { 128 } - bits;
+    json!({"ipBlock": {"cidr": format!("{address}/{length}")}})
+}
+
 /// Nothing but answers passes in this direction.
 #[must_use]
 pub fn nothing(pod: &str, direction: &str) -> Value {

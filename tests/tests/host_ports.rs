@@ -9,12 +9,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
     control_plane::{program, skip_without},
-    lab::both,
     probe::Protocol,
-    site::{Expected, INTERNET, PROTOCOLS, STYLES, Site, TARGET, by_both, kind, only_good, policy},
+    site::{
+        Expected, PROTOCOLS, STYLES, Site, TARGET, by_both, from_the_internet, kind, only_good,
+    },
     skip_without_root,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const HOST_PORT: u16 = 31080;
 const FAMILIES: [u8; 2] = [4, 6];
@@ -81,22 +82,6 @@ fn at_nodes<'a>(
     Ok(cases)
 }
 
-/// Connections of these addresses are taken, and nothing else.
-fn only_from_blocks(pod: &str, blocks: &[IpAddr]) -> Value {
-    let blocks = blocks.iter().map(|it| {
-        let length = if it.is_ipv4() { 32 } else { 128 };
-        json!({"ipBlock": {"cidr": format!("{it}/{length}")}})
-    });
-    policy(
-        "only-from-blocks",
-        json!({
-            "podSelector": {"matchLabels": {"app": pod}},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": blocks.collect::<Vec<_>>()}],
-        }),
-    )
-}
-
 #[test]
 fn behind_a_port_of_its_own_node_a_pod_meets_who_really_serves() -> Result<()> {
     if skip_without_root() || skip_without("portmap") {
@@ -130,8 +115,7 @@ fn behind_a_port_of_a_node_a_pod_knows_who_asks() -> Result<()> {
     }
     for cni in STYLES {
         let mut site = Site::new(cni)?;
-        let from_the_internet = only_from_blocks("far-good", &both(INTERNET.into()));
-        site.manifests.apply(&from_the_internet)?;
+        site.manifests.apply(&from_the_internet("far-good"))?;
         for backend in BACKENDS {
             call(&site, "ADD", "far-good", backend)?;
             let mut cases = at_nodes(&site, None, None)?;

@@ -9,8 +9,9 @@ use palisade_tests::{
     lab::{Cni, both},
     probe::Protocol,
     site::{
-        EXTERNAL, INTERNET, NODE_PORT, PORT, PROTOCOLS, SETTLE, STYLES, Site, TARGET, VIP, by_both,
-        kind, nothing, of_family, only_from, only_good, policy, port_name,
+        EXTERNAL, Expected, INTERNET, NODE_PORT, PORT, PROTOCOLS, SETTLE, STYLES, Site, TARGET,
+        VIP, block, by_both, from_the_internet, kind, nothing, of_family, only_from, only_good,
+        port_name,
     },
     skip_without_root,
 };
@@ -110,7 +111,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn expect(&self, what: &str, cases: &[palisade_tests::site::Expected<'_>]) -> Result<()> {
+    fn expect(&self, what: &str, cases: &[Expected<'_>]) -> Result<()> {
         let held = self.site.expect(&format!("{}: {what}", self.what), cases);
         held.with_context(|| {
             let logs = self.proxies.iter().map(KubeProxy::log);
@@ -290,18 +291,7 @@ fn backends_may_have_to_be_near(world: &mut World<'_>) -> Result<()> {
 fn who_comes_from_outside_is_told_by_what_is_left_of_its_address(
     world: &mut World<'_>,
 ) -> Result<()> {
-    let host = both(INTERNET.into()).map(|it| {
-        let length = if it.is_ipv4() { 32 } else { 128 };
-        json!({"ipBlock": {"cidr": format!("{it}/{length}")}})
-    });
-    let from_the_internet = policy(
-        "from-the-internet",
-        json!({
-            "podSelector": {"matchLabels": {"app": "far-good"}},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": host}],
-        }),
-    );
+    let from_the_internet = from_the_internet("far-good");
     world.site.manifests.apply(&from_the_internet)?;
     for (which, expected) in [("Local", Some("far-good")), ("Cluster", None)] {
         world.serve(&["far-good"], &json!({"externalTrafficPolicy": which}))?;
@@ -366,10 +356,7 @@ fn a_backend_outside_the_cluster_is_judged_as_itself(world: &mut World<'_>) -> R
     };
     world.expect("outside, denied", &cases(None))?;
     let mut more = only_good();
-    let blocks = both(INTERNET.into()).map(|it| {
-        let length = if it.is_ipv4() { 24 } else { 120 };
-        json!({"ipBlock": {"cidr": format!("{it}/{length}")}})
-    });
+    let blocks = both(INTERNET.into()).map(|it| block(it, 8));
     more["spec"]["egress"][0]["to"] = json!(blocks);
     world.site.manifests.apply(&more)?;
     world.expect("outside, allowed", &cases(Some("internet")))?;

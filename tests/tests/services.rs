@@ -11,8 +11,8 @@ use palisade_tests::{
     lab::{Cni, Service, both},
     probe::{Attempt, Connection, Outcome, Protocol, attempt},
     site::{
-        ANSWER, EXTERNAL, INTERNET, NODE_PORT, PORT, SETTLE, STYLES, Site, TARGET, VIP, any,
-        both_ports, by_both, kind, nothing, of_family, only_from, only_good, policy,
+        ANSWER, EXTERNAL, INTERNET, NODE_PORT, PORT, SETTLE, STYLES, Site, TARGET, VIP, any, block,
+        both_ports, by_both, from_the_internet, kind, nothing, of_family, only_from, only_good,
     },
     skip_without_root,
 };
@@ -65,10 +65,7 @@ fn a_node_port_of_another_node_is_judged_as_addressed() -> Result<()> {
         let mut site = Site::new(cni)?;
         site.tell(true)?;
         let nodes = [site.node("node2", 4)?, site.node("node2", 6)?];
-        let blocks = nodes.map(|it| {
-            let length = if it.is_ipv4() { 32 } else { 128 };
-            json!({"ipBlock": {"cidr": format!("{it}/{length}")}})
-        });
+        let blocks = nodes.map(|it| block(it, 0));
         let mut policy = only_good();
         policy["spec"]["egress"] = json!([{"to": blocks, "ports": [{"port": NODE_PORT}]}]);
         site.manifests.apply(&policy)?;
@@ -212,18 +209,7 @@ fn who_comes_from_outside_is_told_by_what_is_left_of_its_address() -> Result<()>
     for cni in STYLES {
         let mut site = Site::new(cni)?;
         site.tell(true)?;
-        let host = both(INTERNET.into()).map(|it| {
-            let length = if it.is_ipv4() { 32 } else { 128 };
-            json!({"ipBlock": {"cidr": format!("{it}/{length}")}})
-        });
-        site.manifests.apply(&policy(
-            "from-the-internet",
-            json!({
-                "podSelector": {"matchLabels": {"app": "far-good"}},
-                "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{"from": host}],
-            }),
-        ))?;
+        site.manifests.apply(&from_the_internet("far-good"))?;
         for external_local in [true, false] {
             site.translate(&["far-good"], |service| Service {
                 external_local,
@@ -302,14 +288,7 @@ fn a_backend_outside_the_cluster_is_judged_as_itself() -> Result<()> {
         };
         site.expect(&format!("{cni:?}, denied"), &cases(None))?;
         let mut more = only_good();
-        let blocks = both(INTERNET.into()).map(|it| {
-            let cidr = if it.is_ipv4() {
-                format!("{it}/24")
-            } else {
-                format!("{it}/120")
-            };
-            json!({"ipBlock": {"cidr": cidr}})
-        });
+        let blocks = both(INTERNET.into()).map(|it| block(it, 8));
         more["spec"]["egress"][0]["to"] = json!(blocks);
         site.manifests.apply(&more)?;
         site.expect(&format!("{cni:?}, allowed"), &cases(Some("internet")))?;
@@ -325,14 +304,7 @@ fn a_translation_that_nobody_told_of_is_judged_where_it_leads() -> Result<()> {
     for cni in STYLES {
         let mut site = Site::new(cni)?;
         let mut with_addresses = only_good();
-        let services = both(VIP.into()).map(|it| {
-            let cidr = if it.is_ipv4() {
-                format!("{it}/16")
-            } else {
-                format!("{it}/112")
-            };
-            json!({"ipBlock": {"cidr": cidr}})
-        });
+        let services = both(VIP.into()).map(|it| block(it, 16));
         with_addresses["spec"]["egress"]
             .as_array_mut()
             .context("rules")?

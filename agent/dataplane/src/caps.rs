@@ -193,6 +193,14 @@ pub fn raise_memlock() {
     }
 }
 
+/// Major and minor number of a kernel's release, as `/proc/sys/kernel/osrelease` has it; none if it does not begin
+/// with numbers.
+#[must_use]
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// How many bytes this process may lock in memory, if there is a limit.
 #[must_use]
 pub fn memlock() -> Option<u64> {

@@ -46,7 +46,10 @@ pub(super) fn run(args: &Args) -> Exit {
     let checks = vec![
         finding("kernel", kernel(release)),
         finding("capabilities", capabilities()),
-        finding("locked-memory", locked_memory(version(release))),
+        finding(
+            "locked-memory",
+            locked_memory(caps::kernel_version(release)),
+        ),
         finding("bpffs", bpffs(args)),
         finding("hook", hook()),
     ];
@@ -72,7 +75,7 @@ fn finding(name: &'static str, result: Result<String, String>) -> Finding {
 
 fn kernel(release: &str) -> Result<String, String> {
     let (major, minor) = FLOOR;
-    match version(release) {
+    match caps::kernel_version(release) {
         Some(version) if version >= FLOOR => Ok(format!("Linux {release}")),
         Some(_) => Err(format!("Linux {release} is older than {major}.{minor}")),
         None => Err(format!("cannot tell how old Linux {release:?} is")),
@@ -114,12 +117,6 @@ fn hook() -> Result<String, String> {
         Ok(false) => Ok("clsact filters (TCX came with Linux 6.6)".to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Major and minor number of a kernel's release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn text(report: &Report) -> String {

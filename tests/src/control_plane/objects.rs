@@ -126,13 +126,9 @@ async fn write(client: Client, object: &Value) -> Result<()> {
             metadata.retain(|field, _| field == "name" || field == "namespace");
         }
         // Applying is refused where a node has two addresses of a type, as one of both families has.
-        let patch = match object["kind"].as_str() {
-            Some("Node") => Patch::Merge(&object),
-            _ => Patch::Apply(&object),
-        };
-        let params = match patch {
-            Patch::Merge(_) => PatchParams::default(),
-            _ => params,
+        let (patch, params) = match object["kind"].as_str() {
+            Some("Node") => (Patch::Merge(&object), PatchParams::default()),
+            _ => (Patch::Apply(&object), params),
         };
         api.patch_status(&name, &params, &patch).await?;
     }

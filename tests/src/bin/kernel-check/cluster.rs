@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use palisade_dataplane::caps;
 use palisade_tests::{
     agent::Agent,
@@ -236,11 +236,7 @@ impl Site {
 /// Major and minor number.
 fn kernel() -> Result<(u32, u32)> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => Ok((major.parse()?, minor.parse()?)),
-        _ => bail!("no version in {release:?}"),
-    }
+    caps::kernel_version(&release).with_context(|| format!("no version in {release:?}"))
 }
 
 /// Without policies.
