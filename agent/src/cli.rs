@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::Config;
+use crate::{cni::plugin, config::Config};
 
 mod check;
 mod explain;
@@ -81,6 +81,9 @@ enum Exit {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Ok(command) = std::env::var(plugin::COMMAND) {
+        return plugin::main(&command);
+    }
     let exit = match Cli::parse().command {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),

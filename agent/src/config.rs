@@ -50,6 +50,10 @@ pub struct Config {
     )]
     pub socket: PathBuf,
 
+    /// The network plugin.
+    #[command(flatten)]
+    pub plugin: Plugin,
+
     /// Where to serve /livez, /readyz and /metrics.
     #[arg(
         long,
@@ -92,6 +96,72 @@ pub struct Config {
     /// How it is logged.
     #[arg(long, value_enum, env = "PALISADE_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Where the network plugin meets the agent: beside the socket.
+    #[must_use]
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.socket.with_extension("cni")
+    }
+}
+
+/// Flags about the network plugin that holds a new pod back until its policies are in force.
+#[derive(Clone, Debug, Args)]
+pub struct Plugin {
+    /// Folder of the runtime's lists of network plugins, as /etc/cni/net.d: the plugin is kept in the first of them. Without
+    /// it new pods are not held back.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PALISADE_CNI_CONF_DIR",
+        requires = "cni_bin_dir"
+    )]
+    pub cni_conf_dir: Option<PathBuf>,
+
+    /// Folder of the runtime's network plugins, as /opt/cni/bin.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PALISADE_CNI_BIN_DIR",
+        requires = "cni_conf_dir"
+    )]
+    pub cni_bin_dir: Option<PathBuf>,
+
+    /// For how long a pod is held at most, seconds.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "PALISADE_CNI_WAIT_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=30)
+    )]
+    pub cni_wait_seconds: u64,
+
+    /// What becomes of a pod whose policies are not in force by then.
+    #[arg(long, value_enum, env = "PALISADE_CNI_ON_TIMEOUT", default_value_t)]
+    pub cni_on_timeout: OnTimeout,
+}
+
+/// `--cni-on-timeout`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnTimeout {
+    /// It does not start; the kubelet tries again.
+    #[default]
+    Deny,
+    /// It starts, and `status` names it.
+    Allow,
+}
+
+impl OnTimeout {
+    /// As the plugin's entry has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 /// `--existing-connections`.

@@ -12,17 +12,26 @@ use std::{
 use palisade_common::event::Event as Record;
 use palisade_dataplane::{link::discover::Scan, netlink::Changes};
 use palisade_policy::compile::Compiler;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
-use self::{kernel::Kernel, pods::Pods, scanner::Scanner};
+use self::{
+    attached::Attached,
+    holds::{Arrival, Holds, Reply},
+    kernel::Kernel,
+    pods::Pods,
+    scanner::Scanner,
+};
 use crate::{
-    api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Status},
+    api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Plugin, Status},
+    cni::record::Record as Sandbox,
     explain::{Nodes, Query, answer},
-    source::{Batch, Change, Issue, Notice, Object},
+    source::{Batch, Change, Issue, Kind, Notice, Object, Question},
     telemetry::{health::Pulse, metrics::Measures},
 };
 
+mod attached;
 mod flows;
+pub mod holds;
 pub mod kernel;
 mod notices;
 mod pods;
@@ -39,6 +48,14 @@ pub enum Event {
     Links(Changes),
     /// What was found of the node's devices.
     Scan(anyhow::Result<Scan>),
+    /// The network plugin holds a pod back.
+    Attach(Box<Arrival>, Reply),
+    /// The network plugin tells that a sandbox goes.
+    Detach(String),
+    /// The network plugin asks whether a sandbox's pod is enforced.
+    Check(String, Reply),
+    /// Whether the network plugin is installed has changed.
+    Plugin(Plugin),
     /// Packets were denied. The token lives as long as they wait, so that whoever reads them sees how many do.
     Denied(Vec<Record>, Arc<()>),
     /// Somebody asks for the whole state.
@@ -84,6 +101,8 @@ pub struct Summary {
     pub maps: Vec<MapStatus>,
     /// The highest slot in use.
     pub slots: u16,
+    /// Whether the network plugin is installed, where it should be.
+    pub plugin: Option<bool>,
 }
 
 /// Events of one turn: enough that a burst is one update, and not so many that nothing is ever done.
@@ -94,6 +113,20 @@ const TICK: Duration = Duration::from_secs(1);
 const RESYNC: Duration = Duration::from_secs(15);
 /// How soon a failed update is tried again, and at last how often.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+
+/// To whom the engine speaks.
+pub struct Outlets {
+    /// Whoever wants to know how it is.
+    pub summary: watch::Sender<Arc<Summary>>,
+    /// Whoever says on policies what users must know.
+    pub notices: watch::Sender<Vec<Notice>>,
+    /// The source, where it does not tell everything at once.
+    pub questions: Option<UnboundedSender<Question>>,
+    /// What is measured.
+    pub measures: Measures,
+    /// Its heartbeat.
+    pub pulse: Pulse,
+}
 
 /// See the module.
 pub struct Engine {
@@ -107,6 +140,12 @@ pub struct Engine {
     /// Why the last look at the node's devices failed.
     blind: Option<String>,
     pods: Pods,
+    attached: Attached,
+    holds: Holds,
+    /// The network plugin, where it should be installed.
+    plugin: Option<Plugin>,
+    /// Where the source is asked whether all is known; none where it always is.
+    questions: Option<UnboundedSender<Question>>,
     /// Of the source.
     issues: Arc<[Issue]>,
     synced: bool,
@@ -141,20 +180,30 @@ struct Due {
 }
 
 impl Engine {
-    /// An engine that knows no objects, on a kernel as a predecessor left it.
+    /// An engine that knows no objects, on a kernel as a predecessor left it, and of pods what the network plugin wrote
+    /// of them (each with the number of its network namespace).
     #[must_use]
     pub fn new(
         node: &str,
         kernel: Kernel,
         scanner: Scanner,
-        summary: watch::Sender<Arc<Summary>>,
-        notices: watch::Sender<Vec<Notice>>,
-        measures: Measures,
-        pulse: Pulse,
+        records: Vec<(Sandbox, Option<i32>)>,
+        outlets: Outlets,
     ) -> Self {
         let node: Arc<str> = node.into();
+        let Outlets {
+            summary,
+            notices,
+            questions,
+            measures,
+            pulse,
+        } = outlets;
         Self {
             compiler: Compiler::new(node.clone(), kernel.limits()),
+            attached: Attached::new(node.clone(), records),
+            holds: Holds::default(),
+            plugin: None,
+            questions,
             node,
             nodes: Nodes::default(),
             kernel,
@@ -185,7 +234,9 @@ impl Engine {
             self.pulse.beat();
             self.publish();
             let retry = self.due.retry.map_or(tick, |(at, _)| at);
-            let left = tick.min(retry).saturating_duration_since(Instant::now());
+            let hold = self.holds.deadline().unwrap_or(tick);
+            let next = tick.min(retry).min(hold);
+            let left = next.saturating_duration_since(Instant::now());
             match events.recv_timeout(left) {
                 Ok(Event::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -210,6 +261,7 @@ impl Engine {
             } else if self.synced && std::mem::take(&mut self.due.links) {
                 self.look(false);
             }
+            self.release(now);
             if now >= tick {
                 tick = now + TICK;
                 self.kernel.collect(now);
@@ -228,6 +280,13 @@ impl Engine {
                     self.flows
                         .note(flows::describe(record, self.compiler.index(), pod));
                 }
+            }
+            Event::Attach(arrival, reply) => self.attach(*arrival, reply),
+            Event::Detach(container) => self.detach(&container),
+            Event::Check(container, reply) => drop(reply.send(self.check(&container))),
+            Event::Plugin(plugin) => {
+                self.plugin = Some(plugin);
+                self.expect();
             }
             // Whoever asked may have gone away.
             Event::Status(reply) => drop(reply.send(self.status())),
@@ -252,7 +311,9 @@ impl Engine {
             synced,
             unreachable,
             seen,
+            answers,
         } = batch;
+        self.holds.answer(&answers);
         for issue in issues.iter().filter(|issue| !self.issues.contains(issue)) {
             tracing::warn!(%issue, "an object has a problem");
         }
@@ -272,12 +333,24 @@ impl Engine {
         for change in changes {
             match change {
                 Change::Apply(Object::Node(node)) => self.nodes.apply(node),
+                Change::Apply(Object::Pod(pod)) => {
+                    let (pod, unheld) = self.attached.tell(pod);
+                    if unheld {
+                        tracing::warn!(pod = %pod.name, "a pod was started without the network plugin");
+                        self.measures.pods_unheld.inc();
+                    }
+                    self.compiler
+                        .apply(palisade_policy::model::Object::Pod(pod));
+                }
                 Change::Apply(object) => {
                     if let Some(object) = object.into_model() {
                         self.compiler.apply(object);
                     }
                 }
                 Change::Delete(key) => {
+                    if key.kind == Kind::Pod {
+                        self.attached.forget(&key.name);
+                    }
                     let name = key.name.name.clone();
                     match key.into_model() {
                         Some(key) => self.compiler.delete(&key),
@@ -286,6 +359,14 @@ impl Engine {
                 }
             }
         }
+        self.expect();
+    }
+
+    /// A pod that starts from now on was held, if the plugin is there. Those that the source tells of at first were
+    /// there before.
+    fn expect(&mut self) {
+        let installed = self.plugin.as_ref().is_some_and(|it| it.installed);
+        self.attached.expect(self.synced && installed);
     }
 }
 

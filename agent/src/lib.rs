@@ -3,9 +3,11 @@
 
 pub mod api;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod engine;
 pub mod explain;
 pub mod runtime;
 pub mod source;
 pub mod telemetry;
+mod watcher;

@@ -8,11 +8,13 @@
 //! | `engine` | see [`engine`] |
 //! | `scanner` | looks at the node's devices when the engine asks |
 //! | `events` | reads the event ring, hands denied packets to the engine |
+//! | `plugin` | keeps the network plugin in the runtime's folders |
 //!
 //! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
 //! kernel stays in force; only [`uninstall`] removes it.
 
 use std::{
+    fs::File,
     ops::ControlFlow,
     path::Path,
     sync::{
@@ -27,7 +29,7 @@ use anyhow::Context as _;
 use palisade_dataplane::{
     events::Events,
     link::{self, discover::Discovery},
-    netlink::Monitor,
+    netlink::{Monitor, Socket as Netlink},
     pins::Pins,
 };
 use prometheus_client::metrics::counter::Counter;
@@ -45,9 +47,14 @@ use crate::{
         proto::Condition,
         server::{Server as Api, Socket},
     },
+    cni::{
+        install::{self, Folders},
+        record::{Record, Records},
+        server::{Gate, Server as Plugins},
+    },
     config::Config,
     engine::{
-        self, Engine, Event, Summary,
+        self, Engine, Event, Outlets, Summary,
         kernel::Kernel,
         scanner::{self, Scanner},
     },
@@ -225,11 +232,14 @@ impl Agent {
 
         let (sender, of_watch) = (engine.clone(), measures.watch.clone());
         let (notify, notices) = watch::channel(Vec::new());
+        let (ask, questions) = mpsc::unbounded_channel();
+        let ask = matches!(source, Source::Server(_)).then_some(ask);
         let node = config.node_name.as_str().into();
         threads.spawn("source", move |pulse| {
             let duties = Duties {
                 node,
                 notices,
+                questions,
                 measures: &of_watch,
             };
             source.watch(&sender, duties, &pulse)
@@ -265,8 +275,17 @@ impl Agent {
             of_scanner.spawn("scanner", move |pulse| {
                 scanner::follow(&orders, &found_by, &pulse, BEAT)
             })?;
+            let records = records(&kernel_config)
+                .context("while reading what the network plugin knows of pods")?;
+            let outlets = Outlets {
+                summary,
+                notices: notify,
+                questions: ask,
+                measures: of_engine,
+                pulse,
+            };
             let node = &kernel_config.node_name;
-            Engine::new(node, kernel, scanner, summary, notify, of_engine, pulse).run(&events);
+            Engine::new(node, kernel, scanner, records, outlets).run(&events);
             Ok(())
         })?;
 
@@ -351,8 +370,56 @@ impl Agent {
                 tracing::error!(%error, "the API cannot be served any more");
             }
         });
-        Ok(())
+        self.serve_plugin()
+            .context("while preparing for the network plugin")
     }
+
+    /// Answers the network plugin, and keeps it installed where it should be.
+    fn serve_plugin(&self) -> anyhow::Result<()> {
+        let (folder, gate) = (self.config.plugin_folder(), Gate::default());
+        let server = Plugins::new(Records::new(&folder), self.engine.clone(), gate.clone());
+        tokio::spawn(server.clone().serve(server.listen()?));
+        let plugin = &self.config.plugin;
+        let (Some(lists), Some(programs)) = (&plugin.cni_conf_dir, &plugin.cni_bin_dir) else {
+            return Ok(());
+        };
+        let folders = Folders {
+            lists: lists.clone(),
+            programs: programs.clone(),
+        };
+        let entry = install::entry(
+            plugin.cni_wait_seconds,
+            plugin.cni_on_timeout.name(),
+            &folder,
+        );
+        let engine = self.engine.clone();
+        self.threads.spawn("plugin", move |pulse| {
+            install::keep(folders, entry, &gate, |state| {
+                pulse.beat();
+                go_on(engine.send(Event::Plugin(state)))
+            });
+            Ok(())
+        })
+    }
+}
+
+/// What the network plugin wrote of pods, and the numbers of their network namespaces, where the runtime's files of them
+/// can be read.
+fn records(config: &Config) -> anyhow::Result<Vec<(Record, Option<i32>)>> {
+    let mut netlink = Netlink::open()?;
+    let mut number = |record: &Record| {
+        let name = record.attachment.netns.file_name()?;
+        let files = config.netns_dir.iter().map(|folder| folder.join(name));
+        let file = files.filter_map(|path| File::open(path).ok()).next()?;
+        netlink.namespace_id(file).ok()
+    };
+    let records = Records::new(config.plugin_folder()).all()?.into_iter();
+    Ok(records
+        .map(|record| {
+            let number = number(&record);
+            (record, number)
+        })
+        .collect())
 }
 
 /// The state before the engine has taken over.

@@ -146,4 +146,21 @@ pub struct Batch {
     pub unreachable: Option<String>,
     /// When the source learned of the first of them.
     pub seen: Instant,
+    /// The questions that these changes and all before answer.
+    pub answers: Vec<Ticket>,
+}
+
+/// The number of a question.
+pub type Ticket = u64;
+
+/// Asks for all policies of a namespace that the API server has at this moment: whatever a batch says that answers it,
+/// or one before, is at least as new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its number.
+    pub ticket: Ticket,
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// Nobody wants to know later.
+    pub until: Instant,
 }

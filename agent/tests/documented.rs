@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 use palisade::{
     api::proto::{
         Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, Foreign, Issue,
-        MapStatus, Miss, ObjectName, Party, Passing, PodStatus, RuleName, Side, Status,
+        MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side, Status,
     },
     engine::Summary,
     source::Effect,
@@ -84,6 +84,8 @@ fn every_key_of_the_status_is_documented() {
             egress: direction,
             enforced: false,
             reason: Some(text()),
+            held: false,
+            unheld: Some(text()),
         }],
         exits: vec![DeviceStatus {
             name: text(),
@@ -115,6 +117,11 @@ fn every_key_of_the_status_is_documented() {
             program: None,
             name: None,
         }],
+        plugin: Some(Plugin {
+            installed: false,
+            list: Some(text()),
+            reason: Some(text()),
+        }),
         ..Status::default()
     });
 }

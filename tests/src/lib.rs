@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod lab;
 pub mod manifest;
 pub mod packet;
+pub mod plugin;
 pub mod probe;
 pub mod rig;
 pub mod site;

@@ -1,14 +1,11 @@
 //! Ports of nodes that lead to pods, as the real portmap plugin makes them.
 
-use std::{
-    io::Write as _,
-    net::{IpAddr, SocketAddr},
-    process::Stdio,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use palisade_tests::{
     control_plane::{program, skip_without},
+    plugin::{Call, previous},
     probe::Protocol,
     site::{
         Expected, PROTOCOLS, STYLES, Site, TARGET, by_both, from_the_internet, kind, only_good,
@@ -19,50 +16,34 @@ use serde_json::json;
 
 const HOST_PORT: u16 = 31080;
 const FAMILIES: [u8; 2] = [4, 6];
+/// How long the plugin may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How the plugin writes its rules.
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
 /// Calls the plugin as a runtime does.
 fn call(site: &Site, command: &str, pod: &str, backend: &str) -> Result<()> {
     let pod = site.lab.pod(&format!("x/{pod}"));
-    let netns = pod.endpoint.namespace.path();
     let mappings = PROTOCOLS.map(|protocol| {
         json!({
             "hostPort": HOST_PORT, "containerPort": TARGET,
             "protocol": protocol.to_string().to_lowercase(),
         })
     });
-    let network = |address: &IpAddr| {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        json!({"address": format!("{address}/{length}"), "interface": 0})
-    };
-    let ips: Vec<_> = pod.endpoint.addresses.iter().map(network).collect();
-    let config = json!({
+    let configuration = json!({
         "cniVersion": "1.0.0", "name": "cluster", "type": "portmap", "backend": backend,
         "runtimeConfig": {"portMappings": mappings},
-        "prevResult": {
-            "cniVersion": "1.0.0",
-            "interfaces": [{"name": "eth0", "sandbox": netns}],
-            "ips": ips,
-        },
+        "prevResult": previous(pod),
     });
+    let call = Call {
+        command,
+        container: &pod.endpoint.name.replace('/', "-"),
+        arguments: "",
+        configuration: &configuration,
+    };
     let node = &site.lab.node(&pod.node).endpoint.namespace;
-    let mut plugin = node
-        .command(program("portmap")?)
-        .env("CNI_COMMAND", command)
-        .env("CNI_CONTAINERID", pod.endpoint.name.replace('/', "-"))
-        .env("CNI_NETNS", netns)
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", "/opt/cni/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut input = plugin.stdin.take().context("no standard input")?;
-    input.write_all(config.to_string().as_bytes())?;
-    drop(input);
-    let output = plugin.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "portmap {command}: {said}");
+    let done = call.start(&program("portmap")?, node, pod)?.end(PATIENCE)?;
+    ensure!(done.success, "portmap {command}: {}", done.answer);
     Ok(())
 }
 

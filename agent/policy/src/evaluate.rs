@@ -262,13 +262,16 @@ pub(crate) fn port_matches(port: &Port, destination: Option<&Pod>, number: u16) 
     }
 }
 
-/// The pod at an address: of those that run and have a network of their own the newest that is not being
-/// deleted, or the newest if all are.
+/// The pod at an address: of those that run and have a network of their own the one that the node's network plugin
+/// gave it, else the newest that is not being deleted, or the newest if all are.
 pub(crate) fn owner(index: &Index, address: IpAddr) -> Option<&Pod> {
     index
         .pods()
         .filter(|pod| pod.counts() && pod.addresses.contains(&address))
-        .max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid, &pod.name))
+        .max_by_key(|pod| {
+            let age = (pod.created, &pod.uid, &pod.name);
+            (pod.attached, !pod.terminating, age)
+        })
         .map(Arc::as_ref)
 }
 

@@ -50,6 +50,8 @@ pub struct Pod {
     pub node: Option<Arc<str>>,
     /// `status.podIPs`, without duplicates.
     pub addresses: Box<[IpAddr]>,
+    /// Whether the node's network plugin has given it the addresses.
+    pub attached: bool,
     /// On the host's network.
     pub host_network: bool,
     /// Phase Succeeded or Failed.
@@ -73,6 +75,7 @@ impl Pod {
             && self.uid == other.uid
             && self.node == other.node
             && self.addresses == other.addresses
+            && self.attached == other.attached
             && self.host_network == other.host_network
             && self.finished == other.finished
             && self.terminating == other.terminating
@@ -259,8 +262,8 @@ impl Index {
         self.services.values()
     }
 
-    /// The pod that owns the address: of the live pods that claim it the newest that is not terminating, or
-    /// the newest if all are.
+    /// The pod that owns the address: of the live pods that claim it the one that the network plugin gave it, else
+    /// the newest that is not terminating, or the newest if all are.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
         self.claims.owner(address)
@@ -305,6 +308,7 @@ impl Index {
             group,
             node: pod.node.map(|node| self.strings.share(node)),
             addresses: addresses.into(),
+            attached: pod.attached,
             host_network: pod.host_network,
             finished: pod.finished,
             terminating: pod.terminating,

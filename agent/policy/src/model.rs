@@ -96,8 +96,12 @@ pub struct Pod {
     pub labels: Labels,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
+    /// The hash by which its runtime knows a static pod, in place of the uid: annotation `kubernetes.io/config.hash`.
+    pub config_hash: Option<Arc<str>>,
     /// `status.podIPs`, at most one of each family in a valid object.
     pub addresses: Vec<IpAddr>,
+    /// Whether the node's network plugin has just given it the addresses: it outranks all others that claim them.
+    pub attached: bool,
     /// On the host's network: never a subject, never a peer; its address is the node's.
     pub host_network: bool,
     /// Phase Succeeded or Failed: its addresses may already be another's.

@@ -80,6 +80,8 @@ impl Cluster {
             labels: old.group.labels.clone(),
             node: old.node.clone(),
             addresses: old.addresses.to_vec(),
+            config_hash: None,
+            attached: old.attached,
             host_network: old.host_network,
             finished: old.finished,
             terminating: old.terminating,

@@ -32,6 +32,24 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// Programs of others that may hide packets or their marks from ours.
     pub foreign: Vec<Foreign>,
+    /// The network plugin that holds pods back until their policies are in force; absent where the agent is not to
+    /// install it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<Plugin>,
+}
+
+/// The network plugin on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plugin {
+    /// Whether it is in the list that the runtime reads.
+    pub installed: bool,
+    /// The list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
+    /// Why it is not installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One condition of the agent.
@@ -74,6 +92,11 @@ pub struct PodStatus {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether the network plugin held its start until its policies were in force.
+    pub held: bool,
+    /// Why it was started before that, where it is known that it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unheld: Option<String>,
 }
 
 /// One direction of a pod.

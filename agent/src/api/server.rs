@@ -60,6 +60,12 @@ impl Socket {
             listener,
         })
     }
+
+    /// What accepts connections.
+    #[must_use]
+    pub fn into_listener(self) -> UnixListener {
+        self.listener
+    }
 }
 
 impl Server {

@@ -55,6 +55,13 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         };
         writeln!(text, "{name:<10} {state}")?;
     }
+    if let Some(plugin) = &status.plugin {
+        let state = match (&plugin.list, &plugin.reason) {
+            (Some(list), _) if plugin.installed => format!("in {list}"),
+            (_, reason) => format!("not installed: {}", reason.as_deref().unwrap_or_default()),
+        };
+        writeln!(text, "Plugin:    {state}")?;
+    }
     writeln!(
         text,
         "Pods:      {enforced} of {} enforced, revision {}",
@@ -73,6 +80,22 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         ]);
         for pod in &status.pods {
             table.row(row(pod));
+        }
+        write!(text, "\n{table}")?;
+    }
+    let unheld: Vec<_> = status
+        .pods
+        .iter()
+        .filter_map(|pod| Some((pod, pod.unheld.as_ref()?)))
+        .collect();
+    if !unheld.is_empty() {
+        let mut table = Table::new([
+            "NAMESPACE",
+            "POD",
+            "STARTED BEFORE ITS POLICIES WERE IN FORCE",
+        ]);
+        for (pod, reason) in unheld {
+            table.row([pod.namespace.clone(), pod.name.clone(), reason.clone()]);
         }
         write!(text, "\n{table}")?;
     }

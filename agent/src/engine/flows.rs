@@ -272,6 +272,8 @@ mod tests {
                 labels: Default::default(),
                 node: None,
                 addresses: vec![address.parse().unwrap()],
+                config_hash: None,
+                attached: false,
                 host_network: false,
                 finished: false,
                 terminating: false,

@@ -27,7 +27,7 @@ pub(super) struct Pods(BTreeMap<Name, State>);
 pub(super) struct State {
     /// What it was looked for by.
     uid: Arc<str>,
-    addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// The device that carries its packets.
     pub(super) interface: Option<PodInterface>,
     /// Its slot, or why it is not enforced.

@@ -1,7 +1,12 @@
 //! Looks at the node's devices, in a thread of its own: the kernel's one lock over all of them may be held for seconds
 //! while namespaces come and go, and no policy has to wait for that.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::mpsc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::mpsc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use palisade_dataplane::link::discover::{Discovery, Scan};
@@ -20,13 +25,19 @@ pub struct Scanner {
 pub enum Order {
     /// How to look.
     Begin(Discovery),
-    /// For the devices that hold these addresses; everything anew if nothing known is trusted.
-    Look {
-        /// The addresses of all pods of this node.
-        wanted: BTreeSet<IpAddr>,
-        /// Whether namespaces are read again that did not seem to change.
-        anew: bool,
-    },
+    /// For devices.
+    Look(Look),
+}
+
+/// What is looked for.
+#[derive(Default)]
+pub struct Look {
+    /// The addresses of all pods of this node.
+    pub wanted: BTreeSet<IpAddr>,
+    /// The numbers of the namespaces that are known to hold some of them.
+    pub held: BTreeMap<IpAddr, i32>,
+    /// Whether namespaces are read again that did not seem to change.
+    pub anew: bool,
 }
 
 impl Scanner {
@@ -39,23 +50,16 @@ impl Scanner {
     }
 
     /// Looks. The first time it finds at once.
-    pub(super) fn look(
-        &mut self,
-        wanted: BTreeSet<IpAddr>,
-        anew: bool,
-    ) -> anyhow::Result<Option<Scan>> {
-        let order = match &mut self.discovery {
-            None => Order::Look { wanted, anew },
-            Some(discovery) => {
-                let scan = look(discovery, &wanted)?;
-                if let Some(discovery) = self.discovery.take() {
-                    self.order(Order::Begin(discovery))?;
-                }
-                return Ok(Some(scan));
-            }
+    pub(super) fn look(&mut self, look: Look) -> anyhow::Result<Option<Scan>> {
+        let Some(discovery) = &mut self.discovery else {
+            self.order(Order::Look(look))?;
+            return Ok(None);
         };
-        self.order(order)?;
-        Ok(None)
+        let scan = scan(discovery, look)?;
+        if let Some(discovery) = self.discovery.take() {
+            self.order(Order::Begin(discovery))?;
+        }
+        Ok(Some(scan))
     }
 
     fn order(&self, order: Order) -> anyhow::Result<()> {
@@ -85,30 +89,34 @@ pub fn follow(
             Err(mpsc::RecvTimeoutError::Timeout) => continue,
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        let mut due: Option<(BTreeSet<IpAddr>, bool)> = None;
+        let mut due: Option<Look> = None;
         for order in std::iter::once(first).chain(orders.try_iter()) {
             match order {
                 Order::Begin(with) => discovery = Some(with),
-                Order::Look { wanted, anew } => {
-                    let before = due.take().is_some_and(|(_, anew)| anew);
-                    due = Some((wanted, anew || before));
+                Order::Look(look) => {
+                    let before = due.take().is_some_and(|before| before.anew);
+                    due = Some(Look {
+                        anew: look.anew || before,
+                        ..look
+                    });
                 }
             }
         }
-        let (Some((wanted, anew)), Some(discovery)) = (due, &mut discovery) else {
+        let (Some(look), Some(discovery)) = (due, &mut discovery) else {
             continue;
         };
-        if anew {
-            discovery.forget();
-        }
-        if !engine.send(Event::Scan(look(discovery, &wanted))) {
+        if !engine.send(Event::Scan(scan(discovery, look))) {
             return Ok(());
         }
     }
 }
 
-fn look(discovery: &mut Discovery, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<Scan> {
+fn scan(discovery: &mut Discovery, look: Look) -> anyhow::Result<Scan> {
+    if look.anew {
+        discovery.forget();
+    }
+    discovery.hold(look.held);
     discovery
-        .scan(wanted)
+        .scan(&look.wanted)
         .context("while looking at the node's devices")
 }

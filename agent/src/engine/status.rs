@@ -32,6 +32,7 @@ impl Engine {
             issues: self.issues.len(),
             maps: self.kernel.maps(),
             slots: self.kernel.highest_slot(),
+            plugin: self.plugin.as_ref().map(|plugin| plugin.installed),
         };
         self.summary.send_if_modified(|present| {
             let modified = **present != summary;
@@ -124,6 +125,7 @@ impl Engine {
             issues: issues.chain(compiled.iter().map(Issue::from)).collect(),
             maps: self.kernel.maps(),
             foreign: self.kernel.foreign(),
+            plugin: self.plugin.clone(),
         }
     }
 
@@ -149,6 +151,7 @@ impl Engine {
             None => Err("its update is under way".to_owned()),
             Some(state) => state.enforced.clone(),
         };
+        let (held, unheld) = self.attached.start(name);
         PodStatus {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),
@@ -163,6 +166,8 @@ impl Engine {
             egress: direction(Direction::Egress),
             enforced: enforced.is_ok(),
             reason: enforced.err(),
+            held,
+            unheld: unheld.map(ToOwned::to_owned),
         }
     }
 }

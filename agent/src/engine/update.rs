@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use palisade_dataplane::link::discover::Scan;
 
-use super::{Engine, pods};
+use super::{Engine, pods, scanner::Look};
 
 /// Batches whose delay is measured at most, while updates fail.
 const MEASURED: usize = 1024;
@@ -80,8 +80,12 @@ impl Engine {
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.
     pub(super) fn look(&mut self, anew: bool) {
-        let wanted = pods::addresses(self.compiler.compiled());
-        match self.scanner.look(wanted, anew) {
+        let look = Look {
+            wanted: pods::addresses(self.compiler.compiled()),
+            held: self.attached.namespaces(),
+            anew,
+        };
+        match self.scanner.look(look) {
             Ok(None) => {}
             Ok(Some(scan)) => self.believe(scan),
             Err(error) => self.blind = Some(format!("{error:#}")),

@@ -202,6 +202,7 @@ impl Folder {
             synced: self.synced,
             unreachable: None,
             seen: reads.seen,
+            answers: Vec::new(),
         })
     }
 

@@ -29,7 +29,7 @@ use futures_util::{
     stream::{self, BoxStream, Stream},
 };
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc::UnboundedReceiver, watch};
 
 use self::{
     client::Connection,
@@ -37,8 +37,9 @@ use self::{
     kinds::{Namespaces, Pods, Policies, Services},
     objects::Objects,
     partial::{Partial, Watched},
+    questions::Questions,
 };
-use super::{Batch, Kind, Notice};
+use super::{Batch, Kind, Notice, Question};
 use crate::telemetry::metrics::WatchMeasures;
 
 mod client;
@@ -46,6 +47,7 @@ mod events;
 mod kinds;
 mod objects;
 mod partial;
+mod questions;
 
 pub use self::client::configuration;
 
@@ -66,6 +68,8 @@ pub struct Duties<'a> {
     pub node: Arc<str>,
     /// What is to be said on policies.
     pub notices: watch::Receiver<Vec<Notice>>,
+    /// What is asked about them.
+    pub questions: UnboundedReceiver<Question>,
     /// What is measured.
     pub measures: &'a WatchMeasures,
 }
@@ -88,10 +92,12 @@ pub fn watch(
         let Duties {
             node,
             notices,
+            questions: mut asked,
             measures,
         } = duties;
         let connection = Connection::new(config)?;
         let mut events = Events::new(connection.client(|| {})?, node);
+        let mut questions = Questions::new(connection.client(|| {})?);
         let mut watches = Watches::new(&connection)?;
         let mut objects = Objects::new(watches.answered.keys().copied());
         let mut beat = tokio::time::interval(BEAT);
@@ -99,6 +105,11 @@ pub fn watch(
             let told = tokio::select! {
                 told = watches.streams.next() => told.unwrap_or_default(),
                 () = watches.news.notified() => Vec::new(),
+                () = questions.answered() => Vec::new(),
+                Some(question) = asked.recv() => {
+                    questions.ask(question);
+                    Vec::new()
+                }
                 _ = beat.tick() => {
                     events.say(&notices.borrow(), objects.uids(), Instant::now());
                     Vec::new()
@@ -120,7 +131,8 @@ pub fn watch(
                     objects.set_fault(kind, None);
                 }
             }
-            if tell(objects.batch(seen)).is_break() {
+            let answers = questions.answers(objects.newest(Kind::Policy));
+            if tell(objects.batch(seen, answers)).is_break() {
                 return Ok(());
             }
         }

@@ -88,6 +88,10 @@ pub struct Measures {
     pub events_lost: Counter,
     /// Objects that came, changed or went.
     pub source_changes: Counter,
+    /// For how long pods were held until their policies were in force, seconds.
+    pub hold: Histogram,
+    /// Pods that were started before their policies were in force.
+    pub pods_unheld: Counter,
     /// Of the API server's watches.
     pub watch: WatchMeasures,
 }
@@ -113,6 +117,8 @@ impl Default for Measures {
             apply_errors: Counter::default(),
             events_lost: Counter::default(),
             source_changes: Counter::default(),
+            hold: Histogram::new(DELAYS),
+            pods_unheld: Counter::default(),
             watch: WatchMeasures::default(),
         }
     }
@@ -148,6 +154,16 @@ impl Metrics {
             "source_changes",
             "Objects that came, changed or went",
             measures.source_changes.clone(),
+        );
+        registry.register(
+            "hold_seconds",
+            "Time for which the network plugin held a pod until its policies were in force",
+            measures.hold.clone(),
+        );
+        registry.register(
+            "pods_unheld",
+            "Pods that were started before their policies were in force",
+            measures.pods_unheld.clone(),
         );
         let watch = measures.watch.clone();
         registry.register(
@@ -222,6 +238,12 @@ impl Collector for State {
             ]
             .map(|(state, count)| ([("state", state.to_owned())], count as u64)),
         )?;
+        if let Some(installed) = summary.plugin {
+            let help = "Whether the network plugin that holds pods back is installed";
+            let plugin =
+                gauges.encode_descriptor("plugin_installed", help, None, MetricType::Gauge)?;
+            ConstGauge::new(u64::from(installed)).encode(plugin)?;
+        }
         let help = "Problems with objects and files";
         let issues = gauges.encode_descriptor("issues", help, None, MetricType::Gauge)?;
         ConstGauge::new(summary.issues as u64).encode(issues)?;

@@ -27,11 +27,18 @@ mount -t overlay -o lowerdir=/etc,upperdir=$1/etc,workdir=$1/work etc /etc
 mount --bind $1/lib /var/lib
 mount --bind $1/log /var/log
 mount --bind $1/opt /opt
-mount --bind $2 /opt/cni/bin
+mount -t overlay -o lowerdir=$2,upperdir=$1/opt/cni/bin,workdir=$1/work-bin bin /opt/cni/bin
 mount --make-rshared /
 exec sleep infinity
 ";
-const FOLDERS: &[&str] = &["etc/cni/net.d", "work", "lib", "log", "opt/cni/bin"];
+const FOLDERS: &[&str] = &[
+    "etc/cni/net.d",
+    "work",
+    "work-bin",
+    "lib",
+    "log",
+    "opt/cni/bin",
+];
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
 

@@ -76,6 +76,15 @@ pub enum Missing {
     },
 }
 
+impl Inside {
+    /// The device of the node that leads to one inside with the address.
+    fn host(&self, address: IpAddr) -> Option<u32> {
+        let mut held = self.addresses.iter().filter(|it| it.address == address);
+        let device = held.find_map(|local| self.pairs.iter().find(|(_, at)| *at == local.index));
+        device.map(|&(host, _)| host)
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,6 +139,8 @@ pub struct Discovery {
     socket: Socket,
     files: NamespaceFiles,
     namespaces: BTreeMap<i32, Inside>,
+    /// The namespaces that hold some addresses, by better authority than a look.
+    held: BTreeMap<IpAddr, i32>,
 }
 
 /// What is known of a namespace that devices of the node lead into.
@@ -153,7 +164,14 @@ impl Discovery {
             socket: Socket::open()?,
             files: NamespaceFiles::new(folders),
             namespaces: BTreeMap::new(),
+            held: BTreeMap::new(),
         })
+    }
+
+    /// Says which namespaces hold some addresses. A pod that gives itself the address of another is not taken for that
+    /// one then.
+    pub fn hold(&mut self, held: BTreeMap<IpAddr, i32>) {
+        self.held = held;
     }
 
     /// Looks for the devices of pods with these addresses.
@@ -176,7 +194,14 @@ impl Discovery {
         let hosts = hosts(&self.namespaces);
         let mut pods = BTreeMap::new();
         for &address in wanted {
-            let found = match hosts.get(&address).and_then(|host| links.get(host)) {
+            let host = match self.held.get(&address) {
+                Some(namespace) => self
+                    .namespaces
+                    .get(namespace)
+                    .and_then(|inside| inside.host(address)),
+                None => hosts.get(&address).copied(),
+            };
+            let found = match host.and_then(|host| links.get(&host)) {
                 Some(link) => Ok(self.interface(link, &links, Found::Address)),
                 None => match self.by_route(address, &links)? {
                     Some(interface) => Ok(interface),
@@ -229,12 +254,12 @@ impl Discovery {
         let mut read = 0;
         for (namespace, pairs) in pairs {
             if let Some(inside) = self.namespaces.get(&namespace) {
-                let settled = complete
-                    || inside
-                        .addresses
-                        .iter()
-                        .any(|local| wanted.contains(&local.address));
-                if settled {
+                let mut addresses = inside.addresses.iter();
+                let settled = complete || addresses.any(|it| wanted.contains(&it.address));
+                // Another may pretend to hold what it was said to hold.
+                let mut said = self.held.iter().filter(|(_, at)| **at == namespace);
+                let lacks = said.any(|(address, _)| inside.host(*address).is_none());
+                if settled && !lacks {
                     continue;
                 }
             }

@@ -55,9 +55,10 @@ impl Claims {
     pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
         match self.0.get(&address)? {
             Claimants::One(claimant) => Some(claimant),
-            Claimants::More(claimants) => claimants
-                .iter()
-                .max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid, &pod.name)),
+            Claimants::More(claimants) => claimants.iter().max_by_key(|pod| {
+                let age = (pod.created, &pod.uid, &pod.name);
+                (pod.attached, !pod.terminating, age)
+            }),
         }
     }
 }

@@ -51,6 +51,8 @@ pub fn pod(name: &str, words: &str, addresses: &[&str]) -> Pod {
         labels: labels(words),
         node: Some(NODE.into()),
         addresses: addresses.iter().map(|text| address(text)).collect(),
+        config_hash: None,
+        attached: false,
         host_network: false,
         finished: false,
         terminating: false,

@@ -138,6 +138,8 @@ pub(super) fn pod(rng: &mut Rng, number: usize) -> Pod {
         node: [Some(NODE), Some(NODE), Some(NODE), Some("there"), None][rng.below(5)]
             .map(Into::into),
         addresses,
+        config_hash: None,
+        attached: rng.percent(10),
         host_network: rng.percent(5),
         finished: rng.percent(5),
         terminating: rng.percent(12),

@@ -140,6 +140,8 @@ impl Scale {
                 format!("node{}", number % 1_000).into()
             }),
             addresses: vec![IpAddr::V4(address)],
+            config_hash: None,
+            attached: false,
             host_network: false,
             finished: false,
             terminating: false,

@@ -143,13 +143,14 @@ impl World {
         }
         let mut pod = rng.pick(&pods);
         let other = self.pod(rng);
-        match rng.below(8) {
+        match rng.below(9) {
             0 | 1 => pod.labels = other.labels,
             2 => pod.addresses = other.addresses,
             3 => pod.terminating = true,
             4 => pod.finished = true,
             5 => pod.ports = other.ports,
             6 => pod.addresses.clear(),
+            7 => pod.attached = !pod.attached,
             _ => {
                 // Recreated under its old name.
                 let name = pod.name;

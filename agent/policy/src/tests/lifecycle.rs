@@ -96,6 +96,24 @@ fn a_pod_that_is_not_terminating_owns_an_address_before_a_newer_one_that_is() {
 }
 
 #[test]
+fn the_pod_that_the_network_plugin_gave_an_address_owns_it_before_a_newer_one() {
+    let mut cluster = lone_client();
+    cluster.apply(Object::Pod(Pod {
+        created: 2,
+        ..client("y/newer", "")
+    }));
+    assert!(!cluster.passes("10.0.9.9", "x/a", HTTP));
+    cluster.apply(Object::Pod(Pod {
+        created: 1,
+        attached: true,
+        ..client("x/older", "role=client")
+    }));
+    assert!(cluster.passes("10.0.9.9", "x/a", HTTP));
+    cluster.change("x/older", |pod| pod.attached = false);
+    assert!(!cluster.passes("10.0.9.9", "x/a", HTTP));
+}
+
+#[test]
 fn of_pods_created_in_the_same_second_the_later_uid_owns_the_address() {
     let mut cluster = lone_client();
     for (name, uid, labels) in [("x/one", "2", "role=client"), ("y/two", "1", "")] {

@@ -48,8 +48,12 @@ pub(super) fn convert(
         uid: uid.unwrap_or_else(|| name.to_string().into()),
         name,
         labels,
+        config_hash: metadata.get("annotations").and_then(|annotations| {
+            optional_text(annotations, "kubernetes.io/config.hash", report)
+        }),
         node: spec.and_then(|spec| optional_text(spec, "nodeName", report)),
         addresses: status.map_or_else(Vec::new, |status| addresses(status, report)),
+        attached: false,
         host_network,
         finished,
         terminating: metadata.get("deletionTimestamp").is_some(),

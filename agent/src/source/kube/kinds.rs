@@ -78,6 +78,10 @@ const METADATA: Shape = Fields(&[
     ("uid", Whole),
     ("resourceVersion", Whole),
     ("labels", Whole),
+    (
+        "annotations",
+        Fields(&[("kubernetes.io/config.hash", Whole)]),
+    ),
     ("creationTimestamp", Whole),
     ("deletionTimestamp", Whole),
 ]);

@@ -17,7 +17,7 @@ use palisade_policy::model::Name;
 use serde_json::Value;
 
 use crate::source::{
-    Batch, Change, Issue, Key, Kind,
+    Batch, Change, Issue, Key, Kind, Ticket,
     convert::{Converted, convert_as},
 };
 
@@ -50,6 +50,8 @@ struct Known {
     lists: u32,
     /// Whether one of them was whole.
     synced: bool,
+    /// Whether one is under way.
+    listing: bool,
     /// The newest version seen since the present list began.
     newest: u64,
     /// Why the kind cannot be watched.
@@ -81,6 +83,7 @@ impl Objects {
         match event {
             Event::Init => {
                 known.lists += 1;
+                known.listing = true;
                 known.newest = 0;
             }
             Event::InitApply(object) => {
@@ -89,6 +92,7 @@ impl Objects {
             }
             Event::InitDone => {
                 known.synced = true;
+                known.listing = false;
                 let list = known.lists;
                 let gone: Vec<_> = known
                     .objects
@@ -120,8 +124,14 @@ impl Objects {
         &self.uids
     }
 
-    /// What is other than the last batch told.
-    pub(super) fn batch(&mut self, seen: Instant) -> Option<Batch> {
+    /// The version to which the watch of a kind has come; none while it tells a list.
+    pub(super) fn newest(&self, kind: Kind) -> Option<u64> {
+        let known = self.kinds.get(&kind)?;
+        (known.synced && !known.listing).then_some(known.newest)
+    }
+
+    /// What is other than the last batch told, and the questions that it answers.
+    pub(super) fn batch(&mut self, seen: Instant, answers: Vec<Ticket>) -> Option<Batch> {
         let mut told = self.told.clone();
         if std::mem::take(&mut self.issues_changed) {
             told.issues = self.issues.values().flatten().cloned().collect();
@@ -135,7 +145,7 @@ impl Objects {
             ))
         };
         told.unreachable = self.kinds.iter().find_map(fault);
-        if self.changes.is_empty() && told == self.told {
+        if self.changes.is_empty() && told == self.told && answers.is_empty() {
             return None;
         }
         self.told = told.clone();
@@ -150,6 +160,7 @@ impl Objects {
             synced,
             unreachable,
             seen,
+            answers,
         })
     }
 

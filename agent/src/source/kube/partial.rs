@@ -222,7 +222,7 @@ mod tests {
             "apiVersion": "v1",
             "metadata": {
                 "name": "a", "namespace": "x", "resourceVersion": "7", "labels": {"k": "v"},
-                "managedFields": [{"manager": "kubelet"}], "annotations": {"a": "b"},
+                "managedFields": [{"manager": "kubelet"}], "annotations": {"a": "b", "kubernetes.io/config.hash": "h"},
             },
             "spec": {
                 "nodeName": "n",
@@ -237,6 +237,7 @@ mod tests {
             json!({
                 "metadata": {
                     "name": "a", "namespace": "x", "resourceVersion": "7", "labels": {"k": "v"},
+                    "annotations": {"kubernetes.io/config.hash": "h"},
                 },
                 "spec": {
                     "nodeName": "n",

@@ -156,10 +156,12 @@ fn be_agent(number: usize, kubeconfig: &std::path::Path, crowd: &Crowd) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let config = runtime.block_on(configuration(Some(kubeconfig)))?;
     let (_notices, notices) = tokio::sync::watch::channel(Vec::new());
+    let (_ask, questions) = tokio::sync::mpsc::unbounded_channel();
     let measures = WatchMeasures::default();
     let duties = Duties {
         node: format!("node-{number}").into(),
         notices,
+        questions,
         measures: &measures,
     };
     let (mut synced, mut connected) = (false, false);

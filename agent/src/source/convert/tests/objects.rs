@@ -80,6 +80,7 @@ fn a_pod_is_reduced_to_what_policy_speaks_of() {
         json!({
             "uid": "u1", "labels": {"app": "a", "n": null},
             "creationTimestamp": "2026-01-02T03:04:05Z", "deletionTimestamp": "2026-01-02T03:04:06Z",
+            "annotations": {"kubernetes.io/config.hash": "h1", "other": 7},
         }),
         json!({
             "nodeName": "n1", "hostNetwork": false,
@@ -112,6 +113,8 @@ fn a_pod_is_reduced_to_what_policy_speaks_of() {
             labels: labels(&[("app", "a"), ("n", "")]),
             node: Some("n1".into()),
             addresses,
+            config_hash: Some("h1".into()),
+            attached: false,
             host_network: false,
             finished: false,
             terminating: true,

@@ -16,7 +16,7 @@ fn told(objects: &mut Objects, events: impl IntoIterator<Item = Event<Value>>) -
     for event in events {
         objects.take(Kind::Pod, event);
     }
-    let batch = objects.batch(Instant::now());
+    let batch = objects.batch(Instant::now(), Vec::new());
     let changes = batch.map_or_else(Vec::new, |batch| batch.changes);
     let changes = changes.iter().map(|change| match change {
         Change::Apply(object) => format!("+{}", object.key().name.name),
@@ -42,11 +42,16 @@ fn nothing_is_synced_before_every_kind_was_listed_whole() {
     objects.take(Kind::Namespace, Event::InitDone);
     objects.take(Kind::Pod, Event::Init);
     objects.take(Kind::Pod, Event::InitApply(pod("a", 1, json!({}))));
-    let batch = objects.batch(Instant::now()).expect("a pod");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("a pod");
     assert!(!batch.synced && batch.changes.len() == 1);
     objects.take(Kind::Pod, Event::InitDone);
-    assert!(objects.batch(Instant::now()).expect("the end").synced);
-    assert!(objects.batch(Instant::now()).is_none());
+    assert!(
+        objects
+            .batch(Instant::now(), Vec::new())
+            .expect("the end")
+            .synced
+    );
+    assert!(objects.batch(Instant::now(), Vec::new()).is_none());
 }
 
 #[test]
@@ -109,14 +114,14 @@ fn an_unreadable_object_keeps_its_last_good_state_and_is_reported() {
     let mut objects = Objects::new(KINDS);
     told(&mut objects, listed(&[("a", 1)]));
     objects.take(Kind::Pod, Event::Apply(pod("a", 2, json!([]))));
-    let batch = objects.batch(Instant::now()).expect("an issue");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("an issue");
     assert!(batch.changes.is_empty());
     assert_eq!(batch.issues[0].field, "metadata.labels");
     assert_eq!(told(&mut objects, listed(&[("a", 2)])), ["+a"]);
     assert!(objects.told.issues.is_empty());
     objects.take(Kind::Pod, Event::Apply(pod("a", 3, json!([]))));
     objects.take(Kind::Pod, Event::Delete(pod("a", 4, json!([]))));
-    let batch = objects.batch(Instant::now()).expect("it went");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("it went");
     assert!(batch.issues.is_empty() && batch.changes.len() == 1);
 }
 
@@ -129,7 +134,7 @@ fn an_invalid_policy_denies() {
     });
     objects.take(Kind::Policy, Event::Init);
     objects.take(Kind::Policy, Event::InitApply(policy));
-    let batch = objects.batch(Instant::now()).expect("a policy");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("a policy");
     let [Change::Apply(Object::Policy(policy))] = &batch.changes[..] else {
         panic!("{batch:?}");
     };
@@ -140,12 +145,12 @@ fn an_invalid_policy_denies() {
 fn a_kind_that_cannot_be_watched_makes_the_source_unreachable_until_it_can() {
     let mut objects = Objects::new(KINDS);
     objects.set_fault(Kind::Pod, Some("refused".into()));
-    let batch = objects.batch(Instant::now()).expect("a fault");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("a fault");
     assert_eq!(
         batch.unreachable.as_deref(),
         Some("Pod objects cannot be watched: refused")
     );
     objects.set_fault(Kind::Pod, None);
-    let batch = objects.batch(Instant::now()).expect("no fault");
+    let batch = objects.batch(Instant::now(), Vec::new()).expect("no fault");
     assert_eq!(batch.unreachable, None);
 }
