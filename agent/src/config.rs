@@ -128,6 +128,10 @@ pub struct Plugin {
     )]
     pub cni_bin_dir: Option<PathBuf>,
 
+    /// Whether it is kept there, or taken out.
+    #[arg(long, value_enum, env = "PALISADE_CNI_PLUGIN", default_value_t)]
+    pub cni_plugin: Switch,
+
     /// For how long a pod is held at most, seconds.
     #[arg(
         long,

@@ -52,7 +52,7 @@ use crate::{
         record::{Record, Records},
         server::{Gate, Server as Plugins},
     },
-    config::Config,
+    config::{Config, Switch},
     engine::{
         self, Engine, Event, Outlets, Summary,
         kernel::Kernel,
@@ -377,7 +377,8 @@ impl Agent {
     /// Answers the network plugin, and keeps it installed where it should be.
     fn serve_plugin(&self) -> anyhow::Result<()> {
         let (folder, gate) = (self.config.plugin_folder(), Gate::default());
-        let server = Plugins::new(Records::new(&folder), self.engine.clone(), gate.clone());
+        let records = Records::new(&folder);
+        let server = Plugins::new(records.clone(), self.engine.clone(), gate.clone());
         tokio::spawn(server.clone().serve(server.listen()?));
         let plugin = &self.config.plugin;
         let (Some(lists), Some(programs)) = (&plugin.cni_conf_dir, &plugin.cni_bin_dir) else {
@@ -387,14 +388,12 @@ impl Agent {
             lists: lists.clone(),
             programs: programs.clone(),
         };
-        let entry = install::entry(
-            plugin.cni_wait_seconds,
-            plugin.cni_on_timeout.name(),
-            &folder,
-        );
+        let on_timeout = plugin.cni_on_timeout.name();
+        let entry = (plugin.cni_plugin == Switch::On)
+            .then(|| install::entry(plugin.cni_wait_seconds, on_timeout, &folder));
         let engine = self.engine.clone();
         self.threads.spawn("plugin", move |pulse| {
-            install::keep(folders, entry, &gate, |state| {
+            install::keep(folders, entry, &records, &gate, |state| {
                 pulse.beat();
                 go_on(engine.send(Event::Plugin(state)))
             });

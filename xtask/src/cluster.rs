@@ -19,6 +19,7 @@ mod control_plane;
 mod network;
 mod node;
 mod run;
+mod starts;
 mod suite;
 
 use cni::Cni;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Install(install::Options),
     /// Start it, install Palisade, and run the upstream suite of NetworkPolicy
     E2e(suite::Options),
+    /// In the cluster that is up, with Palisade: what the first packets of pods meet
+    Starts(starts::Options),
     /// What the tests run: the suite in one cluster, some of it in another
     Check,
 }
@@ -120,6 +123,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Down => down(),
         Command::Install(options) => install::run(options),
         Command::E2e(options) => suite::run(options),
+        Command::Starts(options) => starts::run(options),
         Command::Check => check(),
     }
 }

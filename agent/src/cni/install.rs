@@ -11,16 +11,23 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use super::{NAME, list, server::Gate};
+use super::{NAME, list, record::Records, server::Gate};
 use crate::{api::proto::Plugin, watcher::Watcher};
 
 /// What runtimes take for a list, or for a plugin alone (libcni's `ConfFiles`).
 const LISTS: [&str; 3] = ["conf", "conflist", "json"];
+
+/// How soon a runtime has read what has changed.
+const SOON: Duration = Duration::from_millis(200);
+/// For how long a plugin may run.
+const LONGEST: Duration = Duration::from_secs(31);
 
 /// The runtime's folders.
 #[derive(Clone, Debug)]
@@ -31,16 +38,16 @@ pub struct Folders {
     pub programs: PathBuf,
 }
 
-/// Keeps the plugin installed until told to break off. Blocks its thread.
+/// Keeps the plugin installed with that entry, or (`None`) out of the folders, until told to break off. Blocks its thread.
 pub fn keep(
     folders: Folders,
-    entry: Value,
+    entry: Option<Value>,
+    records: &Records,
     gate: &Gate,
     mut tell: impl FnMut(Plugin) -> ControlFlow<()>,
 ) {
     let mut installer = Installer {
         folders,
-        entry,
         program: None,
     };
     let mut watcher = Watcher::default();
@@ -49,7 +56,13 @@ pub fn keep(
         watcher.attach(&installer.folders.lists);
         watcher.drain();
         watcher.touched.clear();
-        let state = match installer.install(gate) {
+        let list = match &entry {
+            Some(entry) => installer.install(entry, gate),
+            None => gate
+                .while_closed(|| remove(&installer.folders, records))
+                .and_then(|_removed| bail!("it is switched off")),
+        };
+        let state = match list {
             Ok(list) => Plugin {
                 installed: true,
                 list: Some(list.display().to_string()),
@@ -87,7 +100,6 @@ pub fn entry(seconds: u64, on_timeout: &str, folder: &Path) -> Value {
 
 struct Installer {
     folders: Folders,
-    entry: Value,
     /// The program as it was put there or found: device, inode, length and time.
     program: Option<[i64; 4]>,
 }
@@ -95,11 +107,11 @@ struct Installer {
 impl Installer {
     /// Brings both to what they should be; the list that the runtime reads. The program comes first, or the runtime
     /// would start pods with a plugin that is not there.
-    fn install(&mut self, gate: &Gate) -> anyhow::Result<PathBuf> {
+    fn install(&mut self, entry: &Value, gate: &Gate) -> anyhow::Result<PathBuf> {
         let list = first(&self.folders.lists)?;
         let text = fs::read_to_string(&list)
             .with_context(|| format!("while reading {}", list.display()))?;
-        let with = list::with(&text, &self.entry)
+        let with = list::with(&text, entry)
             .map_err(|error| anyhow::anyhow!("{}: {error}", list.display()))?;
         let program = self.folders.programs.join(NAME);
         if self.program.is_none() || self.program != seen(&program) {
@@ -129,18 +141,42 @@ impl Installer {
 /// The agent's own program is the plugin's.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Takes the entry out of every list; the lists that had it.
+/// Takes the plugin out of the folders; what was changed or removed. Its program goes last, once no runtime runs it: a
+/// runtime that has it in its list and does not find it removes nothing any more.
 ///
 /// # Errors
 ///
-/// A list cannot be read or written.
-pub fn remove_entry(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Something cannot be read, written or removed.
+pub fn remove(folders: &Folders, records: &Records) -> anyhow::Result<Vec<PathBuf>> {
+    let mut removed = remove_entry(&folders.lists)?;
+    if !removed.is_empty() {
+        // A runtime that has just read its list may be about to run what was in it.
+        std::thread::sleep(SOON);
+    }
+    let lock = records
+        .lock()
+        .context("while waiting for the network plugin")?;
+    let end = Instant::now() + LONGEST;
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < end {
+        std::thread::sleep(SOON);
+    }
+    let program = folders.programs.join(NAME);
+    match fs::remove_file(&program) {
+        Ok(()) => removed.push(program),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("while removing {}", program.display()));
+        }
+    }
+    Ok(removed)
+}
+
+/// Takes the entry out of every list; the lists that had it.
+fn remove_entry(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut changed = Vec::new();
     for path in lists(folder)? {
-        let Ok(text) = fs::read_to_string(&path) else {
-            continue;
-        };
-        // What is no list has no entry.
+        // What cannot be read, or is no list, has no entry.
+        let text = fs::read_to_string(&path).unwrap_or_default();
         if let Ok(Some(text)) = list::without(&text) {
             let permissions = fs::metadata(&path)?.permissions();
             put(&path, permissions, |file| file.write_all(text.as_bytes()))
@@ -149,20 +185,6 @@ pub fn remove_entry(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     Ok(changed)
-}
-
-/// Removes the program; whether it was there.
-///
-/// # Errors
-///
-/// It cannot be removed.
-pub fn remove_program(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let program = folder.join(NAME);
-    match fs::remove_file(&program) {
-        Ok(()) => Ok(Some(program)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("while removing {}", program.display())),
-    }
 }
 
 /// What is to be taken for a list in the folder, in the order in which runtimes read. That there is no folder is no
@@ -266,10 +288,13 @@ mod tests {
         fn installer(&self) -> Installer {
             Installer {
                 folders: self.0.clone(),
-                entry: entry(10, "deny", Path::new(crate::cni::FOLDER)),
                 program: None,
             }
         }
+    }
+
+    fn ours() -> Value {
+        entry(10, "deny", Path::new(crate::cni::FOLDER))
     }
 
     impl Drop for Temporary {
@@ -289,7 +314,7 @@ mod tests {
         fs::write(lists.join("05-x.conflist.tmp"), "no list")?;
         fs::set_permissions(lists.join("10-x.conflist"), Permissions::from_mode(0o640))?;
         let gate = Gate::default();
-        let list = temporary.installer().install(&gate)?;
+        let list = temporary.installer().install(&ours(), &gate)?;
         assert_eq!(list, lists.join("10-x.conflist"));
         let text = fs::read_to_string(&list)?;
         assert!(text.contains(r#"{"type": "ptp"}, {"onTimeout":"deny","type":"palisade""#));
@@ -298,11 +323,10 @@ mod tests {
         assert!(same(Path::new(PROGRAM), &program)?);
         assert_eq!(fs::metadata(&program)?.mode() & 0o777, 0o755);
 
-        assert_eq!(remove_entry(lists)?, std::slice::from_ref(&list));
+        let records = Records::new(programs.with_file_name("records"));
+        assert_eq!(remove(&temporary.0, &records)?, [list.clone(), program]);
         assert_eq!(fs::read_to_string(&list)?, LIST);
-        assert_eq!(remove_entry(lists)?, Vec::<PathBuf>::new());
-        assert_eq!(remove_program(programs)?, Some(program));
-        assert_eq!(remove_program(programs)?, None);
+        assert_eq!(remove(&temporary.0, &records)?, Vec::<PathBuf>::new());
         assert_eq!(fs::read_dir(programs)?.count(), 0);
         assert_eq!(fs::read_dir(lists)?.count(), 3);
         Ok(())
@@ -314,11 +338,11 @@ mod tests {
         let Folders { lists, programs } = &temporary.0;
         fs::write(lists.join("10-x.conflist"), LIST)?;
         let gate = Gate::default();
-        temporary.installer().install(&gate)?;
+        temporary.installer().install(&ours(), &gate)?;
         let files = [lists.join("10-x.conflist"), programs.join(NAME)];
         let before = files.each_ref().map(|file| seen(file));
         // A successor knows nothing of it.
-        temporary.installer().install(&gate)?;
+        temporary.installer().install(&ours(), &gate)?;
         assert_eq!(files.each_ref().map(|file| seen(file)), before);
         Ok(())
     }
@@ -330,7 +354,9 @@ mod tests {
         let list = lists.join("10-x.conflist");
         let gate = Gate::default();
         let mut installer = temporary.installer();
-        let error = installer.install(&gate).expect_err("there is no list");
+        let error = installer
+            .install(&ours(), &gate)
+            .expect_err("there is no list");
         assert!(error.to_string().contains("no list of plugins"), "{error}");
         assert_eq!(
             fs::read_dir(programs)?.count(),
@@ -340,7 +366,7 @@ mod tests {
         for _ in 0..2 {
             fs::write(&list, LIST)?;
             fs::write(programs.join(NAME), "another")?;
-            installer.install(&gate)?;
+            installer.install(&ours(), &gate)?;
             assert!(fs::read_to_string(&list)?.contains(NAME));
             assert!(same(Path::new(PROGRAM), &programs.join(NAME))?);
         }
@@ -353,9 +379,12 @@ mod tests {
         let lists = &temporary.0.lists;
         let gate = Gate::default();
         fs::write(lists.join("20-x.conflist"), "{\"plugins\": [")?;
-        assert!(temporary.installer().install(&gate).is_err());
+        assert!(temporary.installer().install(&ours(), &gate).is_err());
         fs::write(lists.join("10-x.conf"), r#"{"type": "ptp"}"#)?;
-        let error = temporary.installer().install(&gate).expect_err("no list");
+        let error = temporary
+            .installer()
+            .install(&ours(), &gate)
+            .expect_err("no list");
         assert!(error.to_string().contains("no list, so"), "{error}");
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use serde_json::json;
 
 use super::{components::Component, network::NODES, node::Node, run::Run};
 use crate::{dist::Target, image, shell, workspace};
@@ -43,9 +44,38 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     shell::run(&mut helm)?;
     // Helm is content when as many nodes as an update may leave without one have none.
+    rollout(&run)
+}
+
+/// Waits until every node has the agent that it should have.
+fn rollout(run: &Run) -> Result<()> {
     let mut rollout = run.kubectl();
     rollout.args(["rollout", "status", "daemonset/palisade", "--timeout=120s"]);
     shell::run(rollout.args(["--namespace", NAMESPACE]))
+}
+
+/// Ends all agents, or brings them back, as somebody would who lets none onto any node.
+pub(super) fn suspend(run: &Run, suspended: bool) -> Result<()> {
+    let nowhere = suspended.then_some("true");
+    let selector = json!({ "palisade.test/nowhere": nowhere });
+    let patch = json!({ "spec": { "template": { "spec": { "nodeSelector": selector } } } });
+    let mut kubectl = run.kubectl();
+    kubectl.args(["--namespace", NAMESPACE, "patch", "daemonset/palisade"]);
+    shell::output(kubectl.args(["--patch", &patch.to_string()]))?;
+    if !suspended {
+        return rollout(run);
+    }
+    let mut gone = run.kubectl();
+    gone.args([
+        "--namespace",
+        NAMESPACE,
+        "wait",
+        "--for=delete",
+        "pod",
+        "--timeout=120s",
+    ]);
+    shell::output(gone.args(["--selector", "app.kubernetes.io/name=palisade"]))?;
+    Ok(())
 }
 
 /// Checks the chart: what helm can tell of it, and that its version is that of the image.
