@@ -6,9 +6,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{cni::plugin, config::Config};
+use crate::{
+    cni::{install, plugin},
+    config::{Config, plugin_folder},
+};
 
 mod check;
 mod explain;
@@ -46,6 +50,11 @@ enum Command {
     ///
     /// Exits 0 when it has, 1 when it has not.
     Check(check::Args),
+    /// Put the network plugin into the runtime's folders, for where the agent may not write; the chart's init container
+    /// does.
+    ///
+    /// Exits 0 when it is there, 1 when it is not.
+    InstallPlugin(InstallPlugin),
     /// Remove everything from the kernel. Policy is in force no more.
     Uninstall(Uninstall),
 }
@@ -55,6 +64,15 @@ struct Uninstall {
     /// Folder of the pins, in a BPF file system.
     #[arg(long, value_name = "DIR", env = "PALISADE_BPFFS", default_value = crate::config::BPFFS)]
     bpffs: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct InstallPlugin {
+    #[command(flatten)]
+    plugin: crate::config::Plugin,
+    /// Where the agent listens.
+    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
 }
 
 /// How to print.
@@ -89,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => crate::runtime::uninstall(&args.bpffs).map(|()| Exit::Yes),
     };
     let exit = exit.unwrap_or_else(|error| {
@@ -96,6 +115,18 @@ pub fn main() -> ExitCode {
         Exit::No
     });
     ExitCode::from(exit as u8)
+}
+
+fn install_plugin(args: &InstallPlugin) -> anyhow::Result<()> {
+    let InstallPlugin { plugin, socket } = args;
+    let folders = plugin
+        .folders()
+        .context("--cni-conf-dir and --cni-bin-dir say where")?;
+    if let Some(entry) = plugin.entry(&plugin_folder(socket)) {
+        let list = install::once(folders, &entry)?;
+        print(&format!("the network plugin is in {}\n", list.display()));
+    }
+    Ok(())
 }
 
 /// Prints to standard output. A reader that has gone away is no failure of the answer.

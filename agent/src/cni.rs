@@ -11,12 +11,14 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub mod folders;
 pub mod install;
 mod invocation;
 mod list;
 mod message;
 pub mod plugin;
 pub mod record;
+pub mod removal;
 pub mod server;
 
 /// The plugin's name in the runtime's folders: its program, and its `type` in the list.

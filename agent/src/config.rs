@@ -1,8 +1,14 @@
 //! What the agent is told when it starts.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::cni::{folders::Folders, install};
 
 /// Where maps, programs and links are pinned.
 pub const BPFFS: &str = "/sys/fs/bpf/palisade";
@@ -98,12 +104,10 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-impl Config {
-    /// Where the network plugin meets the agent: beside the socket.
-    #[must_use]
-    pub fn plugin_folder(&self) -> PathBuf {
-        self.socket.with_extension("cni")
-    }
+/// Where the network plugin meets the agent that listens there: beside it.
+#[must_use]
+pub fn plugin_folder(socket: &Path) -> PathBuf {
+    socket.with_extension("cni")
 }
 
 /// Flags about the network plugin that holds a new pod back until its policies are in force.
@@ -145,6 +149,25 @@ pub struct Plugin {
     /// What becomes of a pod whose policies are not in force by then.
     #[arg(long, value_enum, env = "PALISADE_CNI_ON_TIMEOUT", default_value_t)]
     pub cni_on_timeout: OnTimeout,
+}
+
+impl Plugin {
+    /// Where it is to be.
+    #[must_use]
+    pub fn folders(&self) -> Option<Folders> {
+        Some(Folders {
+            lists: self.cni_conf_dir.clone()?,
+            programs: self.cni_bin_dir.clone()?,
+        })
+    }
+
+    /// Its entry in the list; none where it is to be taken out. `folder` is where it meets the agent.
+    #[must_use]
+    pub fn entry(&self, folder: &Path) -> Option<Value> {
+        let on_timeout = self.cni_on_timeout.name();
+        (self.cni_plugin == Switch::On)
+            .then(|| install::entry(self.cni_wait_seconds, on_timeout, folder))
+    }
 }
 
 /// `--cni-on-timeout`.

@@ -48,11 +48,11 @@ use crate::{
         server::{Server as Api, Socket},
     },
     cni::{
-        install::{self, Folders},
+        install,
         record::{Record, Records},
         server::{Gate, Server as Plugins},
     },
-    config::{Config, Switch},
+    config::{Config, plugin_folder},
     engine::{
         self, Engine, Event, Outlets, Summary,
         kernel::Kernel,
@@ -376,21 +376,15 @@ impl Agent {
 
     /// Answers the network plugin, and keeps it installed where it should be.
     fn serve_plugin(&self) -> anyhow::Result<()> {
-        let (folder, gate) = (self.config.plugin_folder(), Gate::default());
+        let (folder, gate) = (plugin_folder(&self.config.socket), Gate::default());
         let records = Records::new(&folder);
         let server = Plugins::new(records.clone(), self.engine.clone(), gate.clone());
         tokio::spawn(server.clone().serve(server.listen()?));
         let plugin = &self.config.plugin;
-        let (Some(lists), Some(programs)) = (&plugin.cni_conf_dir, &plugin.cni_bin_dir) else {
+        let Some(folders) = plugin.folders() else {
             return Ok(());
         };
-        let folders = Folders {
-            lists: lists.clone(),
-            programs: programs.clone(),
-        };
-        let on_timeout = plugin.cni_on_timeout.name();
-        let entry = (plugin.cni_plugin == Switch::On)
-            .then(|| install::entry(plugin.cni_wait_seconds, on_timeout, &folder));
+        let entry = plugin.entry(&folder);
         let engine = self.engine.clone();
         self.threads.spawn("plugin", move |pulse| {
             install::keep(folders, entry, &records, &gate, |state| {
@@ -412,7 +406,9 @@ fn records(config: &Config) -> anyhow::Result<Vec<(Record, Option<i32>)>> {
         let file = files.filter_map(|path| File::open(path).ok()).next()?;
         netlink.namespace_id(file).ok()
     };
-    let records = Records::new(config.plugin_folder()).all()?.into_iter();
+    let records = Records::new(plugin_folder(&config.socket))
+        .all()?
+        .into_iter();
     Ok(records
         .map(|record| {
             let number = number(&record);

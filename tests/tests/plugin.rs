@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use palisade::{api::proto::PodStatus, cni::record::Records};
 use palisade_tests::{
     agent::Agent,
+    control_plane::Fake,
     lab::{Cni, Lab, Plan},
     manifest::{Manifests, replace},
     plugin::{Call, Done, Running, previous},
@@ -375,6 +376,63 @@ fn a_pod_that_takes_the_address_of_another_is_not_taken_for_it() -> Result<()> {
     drop(agent);
     let agent = site.ready()?;
     assert_eq!(new_pod(&agent)?.interface, own);
+    Ok(())
+}
+
+/// An object as a server has it.
+fn versioned(mut object: Value, version: u64) -> Value {
+    object["metadata"]["resourceVersion"] = version.to_string().into();
+    object
+}
+
+#[test]
+fn a_pod_waits_for_a_policy_that_the_server_has_and_the_watch_has_not_told() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let site = Site::new(Cni::Ptp)?;
+    let fake = Fake::start(&site.lab.node(NODE).endpoint.namespace)?;
+    let kubeconfig = site.lab.path().join("kubeconfig");
+    fake.kubeconfig(&kubeconfig)?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "new", "namespace": "x", "uid": "1"},
+        "spec": {"nodeName": NODE},
+    });
+    let policy = |name: &str, version| {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": "x"},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+        });
+        versioned(policy, version)
+    };
+    fake.list("namespaces", 10, &[versioned(namespace, 5)]);
+    fake.list("pods", 10, &[versioned(pod, 6)]);
+    fake.list("networkpolicies", 10, &[]);
+    fake.list("services", 10, &[]);
+    let program = Agent::program()?;
+    let mut agent = Agent::start_watching(&site.lab, NODE, &program, &kubeconfig, &[])?;
+    agent.wait_until_ready(READY)?;
+    fake.wait_until_watched(READY)?;
+
+    // The server does not answer, and then it has a policy of which the watch says nothing.
+    fake.refuse("networkpolicies", Some(500));
+    let mut add = site.add("one")?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(add.is_running()?);
+    fake.list("networkpolicies", 20, &[policy("late", 20)]);
+    fake.refuse("networkpolicies", None);
+    thread::sleep(Duration::from_secs(1));
+    ensure!(add.is_running()?, "there may be more policies");
+    fake.tell("networkpolicies", "ADDED", &policy("late", 20));
+    let done = Site::end(add)?;
+    ensure!(done.success, "{}", done.answer);
+    ensure!(!site.reaches("new", "stranger")?, "a packet got out");
+    // All of them are known now.
+    let done = Site::end(site.add("two")?)?;
+    ensure!(done.success && done.took < AT_ONCE, "{done:?}");
     Ok(())
 }
 

@@ -1,42 +1,28 @@
 //! The plugin in the runtime's folders: its program, and its entry in the list. What another writer removes is brought
 //! back.
 //!
-//! A runtime reads its lists anew whenever their folder changes, and starts nothing meanwhile (observed of containerd;
-//! CRI-O watches the folder of programs too). So a folder is written only if its content is not as it should be, never
-//! while an ADD waits, and a file is put in place in one step, from one beside it that no runtime takes for a list.
+//! A folder is written only if its content is not as it should be, and never while an ADD waits.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, Permissions},
     io::{self, Write as _},
     ops::ControlFlow,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use super::{NAME, list, record::Records, server::Gate};
+use super::{
+    NAME,
+    folders::{Folders, first, put},
+    list,
+    record::Records,
+    removal::{remove_program, traces, withdraw},
+    server::Gate,
+};
 use crate::{api::proto::Plugin, watcher::Watcher};
-
-/// What runtimes take for a list, or for a plugin alone (libcni's `ConfFiles`).
-const LISTS: [&str; 3] = ["conf", "conflist", "json"];
-
-/// How soon a runtime has read what has changed.
-const SOON: Duration = Duration::from_millis(200);
-/// For how long a plugin may run.
-const LONGEST: Duration = Duration::from_secs(31);
-
-/// The runtime's folders.
-#[derive(Clone, Debug)]
-pub struct Folders {
-    /// Of lists.
-    pub lists: PathBuf,
-    /// Of programs.
-    pub programs: PathBuf,
-}
 
 /// Keeps the plugin installed with that entry, or (`None`) out of the folders, until told to break off. Blocks its thread.
 pub fn keep(
@@ -58,9 +44,7 @@ pub fn keep(
         watcher.touched.clear();
         let list = match &entry {
             Some(entry) => installer.install(entry, gate),
-            None => gate
-                .while_closed(|| remove(&installer.folders, records))
-                .and_then(|_removed| bail!("it is switched off")),
+            None => switch_off(&installer.folders, records, gate),
         };
         let state = match list {
             Ok(list) => Plugin {
@@ -86,6 +70,31 @@ pub fn keep(
         }
         watcher.wait();
     }
+}
+
+/// Installs the plugin with that entry, once and without an agent; the list that has it.
+///
+/// # Errors
+///
+/// There is no list, or something cannot be read or written.
+pub fn once(folders: Folders, entry: &Value) -> anyhow::Result<PathBuf> {
+    let mut installer = Installer {
+        folders,
+        program: None,
+    };
+    installer.install(entry, &Gate::default())
+}
+
+/// Takes out what is there.
+fn switch_off(folders: &Folders, records: &Records, gate: &Gate) -> anyhow::Result<PathBuf> {
+    if !traces(folders)?.is_empty() {
+        gate.while_closed(|| {
+            let _lock = withdraw(folders, records)?;
+            remove_program(folders)
+        })?;
+        tracing::info!("removed the network plugin");
+    }
+    bail!("it is switched off")
 }
 
 /// The plugin's entry in the list.
@@ -141,85 +150,6 @@ impl Installer {
 /// The agent's own program is the plugin's.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Takes the plugin out of the folders; what was changed or removed. Its program goes last, once no runtime runs it: a
-/// runtime that has it in its list and does not find it removes nothing any more.
-///
-/// # Errors
-///
-/// Something cannot be read, written or removed.
-pub fn remove(folders: &Folders, records: &Records) -> anyhow::Result<Vec<PathBuf>> {
-    let mut removed = remove_entry(&folders.lists)?;
-    if !removed.is_empty() {
-        // A runtime that has just read its list may be about to run what was in it.
-        std::thread::sleep(SOON);
-    }
-    let lock = records
-        .lock()
-        .context("while waiting for the network plugin")?;
-    let end = Instant::now() + LONGEST;
-    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < end {
-        std::thread::sleep(SOON);
-    }
-    let program = folders.programs.join(NAME);
-    match fs::remove_file(&program) {
-        Ok(()) => removed.push(program),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("while removing {}", program.display()));
-        }
-    }
-    Ok(removed)
-}
-
-/// Takes the entry out of every list; the lists that had it.
-fn remove_entry(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut changed = Vec::new();
-    for path in lists(folder)? {
-        // What cannot be read, or is no list, has no entry.
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        if let Ok(Some(text)) = list::without(&text) {
-            let permissions = fs::metadata(&path)?.permissions();
-            put(&path, permissions, |file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("while writing {}", path.display()))?;
-            changed.push(path);
-        }
-    }
-    Ok(changed)
-}
-
-/// What is to be taken for a list in the folder, in the order in which runtimes read. That there is no folder is no
-/// error.
-fn lists(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("while reading {}", folder.display()))?,
-    };
-    let mut lists = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if extension.is_some_and(|extension| LISTS.contains(&extension)) {
-            lists.push(path);
-        }
-    }
-    lists.sort();
-    Ok(lists)
-}
-
-/// The list that the runtime reads: the first.
-fn first(folder: &Path) -> anyhow::Result<PathBuf> {
-    let Some(first) = lists(folder)?.into_iter().next() else {
-        bail!("there is no list of plugins in {} yet", folder.display());
-    };
-    if first.extension().is_some_and(|it| it == "conf") {
-        bail!(
-            "{} holds one plugin and no list, so none can be added",
-            first.display()
-        );
-    }
-    Ok(first)
-}
-
 fn seen(program: &Path) -> Option<[i64; 4]> {
     let it = fs::metadata(program).ok()?;
     Some([
@@ -241,29 +171,6 @@ fn same(one: &Path, other: &Path) -> io::Result<bool> {
 
 fn copy(file: &mut File) -> io::Result<()> {
     io::copy(&mut File::open(PROGRAM)?, file).map(drop)
-}
-
-/// Puts a file in place in one step, from one beside it.
-fn put(
-    path: &Path,
-    permissions: Permissions,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.palisade-tmp"));
-    let written = (|| {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&aside)?;
-        write(&mut file)?;
-        file.set_permissions(permissions)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    })();
-    if written.is_err() {
-        drop(fs::remove_file(&aside));
-    }
-    written
 }
 
 #[cfg(test)]
@@ -324,9 +231,16 @@ mod tests {
         assert_eq!(fs::metadata(&program)?.mode() & 0o777, 0o755);
 
         let records = Records::new(programs.with_file_name("records"));
-        assert_eq!(remove(&temporary.0, &records)?, [list.clone(), program]);
+        assert_eq!(traces(&temporary.0)?, [list.clone(), program.clone()]);
+        let (changed, lock) = withdraw(&temporary.0, &records)?;
+        assert_eq!(changed, std::slice::from_ref(&list));
         assert_eq!(fs::read_to_string(&list)?, LIST);
-        assert_eq!(remove(&temporary.0, &records)?, Vec::<PathBuf>::new());
+        assert_eq!(remove_program(&temporary.0)?, Some(program));
+        drop(lock);
+        assert_eq!(traces(&temporary.0)?, Vec::<PathBuf>::new());
+        let (changed, _lock) = withdraw(&temporary.0, &records)?;
+        assert_eq!(changed, Vec::<PathBuf>::new());
+        assert_eq!(remove_program(&temporary.0)?, None);
         assert_eq!(fs::read_dir(programs)?.count(), 0);
         assert_eq!(fs::read_dir(lists)?.count(), 3);
         Ok(())

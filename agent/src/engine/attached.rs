@@ -106,9 +106,14 @@ impl Attached {
         (believed, unheld)
     }
 
-    /// The pod is gone.
+    /// The pod is gone, and its sandboxes with it, whether the plugin says so or was removed before. Of a static pod only
+    /// its mirror at the API server is.
     pub(super) fn forget(&mut self, name: &Name) {
-        self.told.remove(name);
+        if let Some(Told { pod, .. }) = self.told.remove(name)
+            && pod.config_hash.is_none()
+        {
+            self.sandboxes.retain(|_, sandbox| !sandbox.is_of(&pod));
+        }
     }
 
     /// The plugin tells of a sandbox: what is to be believed of its pod, if that is known.
@@ -288,6 +293,21 @@ mod tests {
             ..pod("1", &[])
         });
         assert_eq!(claims(&told), of("10.0.0.1", true));
+    }
+
+    #[test]
+    fn with_a_pod_its_sandboxes_go_unless_it_is_a_mirror() {
+        let mut attached = attached();
+        let name = Name::new("x", "a");
+        for (hash, left) in [(None, 0), (Some("hash"), 1)] {
+            attached.add(attachment("one", hash.unwrap_or("1"), "10.0.0.1"), None);
+            attached.tell(Pod {
+                config_hash: hash.map(Into::into),
+                ..pod("1", &[])
+            });
+            attached.forget(&name);
+            assert_eq!(attached.sandboxes.len(), left, "{hash:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! itself, so that everything lies where it does by default, a pod's host paths mean what they
 //! mean on a node, and the agents of two nodes do not meet. Mounts end with the processes.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -33,12 +37,16 @@ exec sleep infinity
 ";
 const FOLDERS: &[&str] = &[
     "etc/cni/net.d",
+    "etc/kubernetes/manifests",
     "work",
     "work-bin",
     "lib",
     "log",
     "opt/cni/bin",
 ];
+
+/// Where below `/etc` the kubelet finds static pods.
+const MANIFESTS: &str = "kubernetes/manifests";
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -177,8 +185,7 @@ impl<'a> Node<'a> {
             list.is_some()
         })?;
         let list = list.context("flannel said nothing")?;
-        // Through the mount: the runtime watches that, not what lies below it.
-        let place = Path::new(&root).join("etc").join(cni::LIST);
+        let place = self.etc(cni::LIST);
         fs::write(&place, format!("{list:#}\n"))
             .with_context(|| format!("write {}", place.display()))?;
         Ok(())
@@ -186,11 +193,25 @@ impl<'a> Node<'a> {
 
     /// Writes the list of plugins as it is, as another writer would.
     pub(super) fn touch_list(&self) -> Result<()> {
-        // Through the mount: the runtime watches that, not what lies below it.
-        let root = format!("/proc/{}/root", self.process);
-        let list = Path::new(&root).join("etc").join(cni::LIST);
+        let list = self.etc(cni::LIST);
         let text = fs::read(&list).with_context(|| format!("read {}", list.display()))?;
         fs::write(&list, text).with_context(|| format!("write {}", list.display()))
+    }
+
+    /// Gives the kubelet a static pod, or takes it away.
+    pub(super) fn static_pod(&self, name: &str, pod: Option<&Value>) -> Result<()> {
+        let manifest = self.etc(MANIFESTS).join(format!("{name}.json"));
+        let done = match pod {
+            Some(pod) => fs::write(&manifest, pod.to_string()),
+            None => fs::remove_file(&manifest),
+        };
+        done.with_context(|| format!("write {}", manifest.display()))
+    }
+
+    /// A place below the node's `/etc`, through the mount: whoever watches it there does not see what lies below.
+    fn etc(&self, place: &str) -> PathBuf {
+        let root = format!("/proc/{}/root/etc", self.process);
+        Path::new(&root).join(place)
     }
 
     /// A program of the cluster, on this node. Not by `ip netns exec`, which hides the control
@@ -215,7 +236,7 @@ impl<'a> Node<'a> {
         self.run.start(&name, command.env("PATH", path))
     }
 
-    fn write(&self, file: &str, content: &str) -> Result<std::path::PathBuf> {
+    fn write(&self, file: &str, content: &str) -> Result<PathBuf> {
         self.run.write(Path::new(self.name()).join(file), content)
     }
 }
@@ -287,6 +308,7 @@ fn kubelet(run: &Run, group: &str) -> Value {
         "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         "resolvConf": "",
+        "staticPodPath": format!("/etc/{MANIFESTS}"),
     })
 }
 

@@ -162,6 +162,11 @@ impl<'a> Stage<'a> {
 
     /// Makes senders, all at once.
     fn send(&self, names: &[String], group: &str) -> Result<()> {
+        let pods = names.iter().map(|name| self.sender(name, group));
+        self.apply(&pods.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn sender(&self, name: &str, group: &str) -> Result<Value> {
         let targets = ["receiver", "picky"].map(|name| {
             let address = self.get(&format!("pod/{name}"), "{.status.podIP}")?;
             Ok(format!("{address}:{PORT}"))
@@ -170,10 +175,7 @@ impl<'a> Stage<'a> {
         let times = TIMES.to_string();
         let mut arguments = vec!["send", times.as_str()];
         arguments.extend(targets.iter().map(String::as_str));
-        let pods = names
-            .iter()
-            .map(|name| self.pod(name, group, self.here, &arguments));
-        self.apply(&pods.collect::<Vec<_>>())
+        Ok(self.pod(name, group, self.here, &arguments))
     }
 
     /// Waits until these have sent all.
@@ -215,6 +217,7 @@ impl<'a> Stage<'a> {
         self.finish(&denied)?;
         self.finish(&allowed)?;
         self.expect_nothing_of(&denied)?;
+        self.static_pod()?;
         let received = self.received("receiver")?;
         let mut firsts = Vec::new();
         for name in &allowed {
@@ -235,6 +238,22 @@ impl<'a> Stage<'a> {
         );
         self.strangers(&allowed)?;
         self.without_agent()
+    }
+
+    /// The kubelet names a static pod by another uid than the API server.
+    fn static_pod(&self) -> Result<()> {
+        let node = Node::find(self.run, self.here)?;
+        let pod = self.sender("static", "denied")?;
+        node.static_pod("static", Some(&pod))?;
+        let mirror = [format!("static-{}", self.here.node)];
+        self.wait(&["--for=create", &format!("pod/{}", mirror[0])])?;
+        let sent = self.finish(&mirror);
+        node.static_pod("static", None)?;
+        self.wait(&["--for=delete", &format!("pod/{}", mirror[0])])?;
+        sent?;
+        self.expect_nothing_of(&mirror)?;
+        println!("a static pod under a default-deny got nothing out");
+        Ok(())
     }
 
     fn expect_nothing_of(&self, denied: &[String]) -> Result<()> {
