@@ -210,8 +210,8 @@ impl<'a> Node<'a> {
 
     /// A place below the node's `/etc`, through the mount: whoever watches it there does not see what lies below.
     fn etc(&self, place: &str) -> PathBuf {
-        let root = format!("/proc/{}/root/etc", self.process);
-        Path::new(&root).join(place)
+        let root = format!("/proc/{}/root", self.process);
+        Path::new(&root).join("etc").join(place)
     }
 
     /// A program of the cluster, on this node. Not by `ip netns exec`, which hides the control
