@@ -13,7 +13,7 @@ use palisade::{api::proto::PodStatus, cni::record::Records};
 use palisade_tests::{
     agent::Agent,
     control_plane::Fake,
-    lab::{Cni, Lab, Plan},
+    lab::{Cni, Lab, Namespace, Plan},
     manifest::{Manifests, replace},
     plugin::{Call, Done, Running, previous},
     probe::{Attempt, Outcome, Protocol, attempt},
@@ -44,15 +44,7 @@ impl Site {
         let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
         manifests
             .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}))?;
-        manifests.apply(&json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"name": "new", "namespace": "x"},
-            "spec": {
-                "podSelector": {"matchLabels": {"name": "new"}},
-                "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{"from": [{"podSelector": {"matchLabels": {"name": "friend"}}}]}],
-            },
-        }))?;
+        manifests.apply(&policy("new"))?;
         for name in ["friend", "stranger", "new"] {
             lab.add_pod(&format!("x/{name}"), NODE)?;
             lab.serve(&format!("x/{name}"), PORT, Protocol::Tcp)?;
@@ -145,6 +137,19 @@ impl Site {
         ensure!(self.reaches("friend", "new")?, "its friend is cut off");
         Ok(())
     }
+}
+
+/// Isolates a pod, but for what its friend sends.
+fn policy(of: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "new", "namespace": "x"},
+        "spec": {
+            "podSelector": {"matchLabels": {"name": of}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"name": "friend"}}}]}],
+        },
+    })
 }
 
 fn details(done: &Done) -> &str {
@@ -379,6 +384,49 @@ fn a_pod_that_takes_the_address_of_another_is_not_taken_for_it() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_pod_where_nothing_can_be_enforced_starts_if_no_policy_speaks_of_it() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let mut site = Site::new(Cni::Ptp)?;
+    site.tell("new", "1", false)?;
+    let agent = site.ready()?;
+    let new = site.lab.pod("x/new");
+    let namespace = new.endpoint.namespace.path().display().to_string();
+    let (node, inside) = (
+        &site.lab.node(NODE).endpoint.namespace,
+        &new.endpoint.namespace,
+    );
+    let ip = |place: &Namespace, command: &str| -> Result<String> {
+        place.output("ip", &command.split(' ').collect::<Vec<_>>(), "")
+    };
+    ip(node, &format!("link delete {}", new.interface))?;
+    ip(node, "link add link eth0 name mv0 type macvlan mode bridge")?;
+    ip(node, &format!("link set mv0 netns {namespace}"))?;
+    for address in &new.endpoint.addresses {
+        ip(inside, &format!("address add {address} dev mv0"))?;
+    }
+    let mut configuration = site.configuration();
+    configuration["waitSeconds"] = 2.into();
+    let done = Site::end(site.call("ADD", "one", &configuration)?)?;
+    ensure!(
+        !done.success && details(&done).contains("no host side"),
+        "{}",
+        done.answer
+    );
+    ensure!(
+        site.call("DEL", "one", &configuration)?
+            .end(AT_ONCE)?
+            .success
+    );
+    site.manifests.apply(&policy("other"))?;
+    let done = Site::end(site.call("ADD", "two", &configuration)?)?;
+    ensure!(done.success && done.took < AT_ONCE, "{done:?}");
+    ensure!(!new_pod(&agent)?.enforced, "status says so");
+    Ok(())
+}
+
 /// An object as a server has it.
 fn versioned(mut object: Value, version: u64) -> Value {
     object["metadata"]["resourceVersion"] = version.to_string().into();
@@ -400,7 +448,7 @@ fn a_pod_waits_for_a_policy_that_the_server_has_and_the_watch_has_not_told() -> 
         "metadata": {"name": "new", "namespace": "x", "uid": "1"},
         "spec": {"nodeName": NODE},
     });
-    let policy = |name: &str, version| {
+    let late = |name: &str, version| {
         let policy = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": name, "namespace": "x"},
@@ -422,11 +470,11 @@ fn a_pod_waits_for_a_policy_that_the_server_has_and_the_watch_has_not_told() -> 
     let mut add = site.add("one")?;
     thread::sleep(Duration::from_secs(1));
     ensure!(add.is_running()?);
-    fake.list("networkpolicies", 20, &[policy("late", 20)]);
+    fake.list("networkpolicies", 20, &[late("late", 20)]);
     fake.refuse("networkpolicies", None);
     thread::sleep(Duration::from_secs(1));
     ensure!(add.is_running()?, "there may be more policies");
-    fake.tell("networkpolicies", "ADDED", &policy("late", 20));
+    fake.tell("networkpolicies", "ADDED", &late("late", 20));
     let done = Site::end(add)?;
     ensure!(done.success, "{}", done.answer);
     ensure!(!site.reaches("new", "stranger")?, "a packet got out");
