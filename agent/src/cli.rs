@@ -16,6 +16,7 @@ use crate::{
 
 mod check;
 mod explain;
+mod flows;
 mod status;
 mod table;
 
@@ -41,6 +42,10 @@ enum Command {
     /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when the agent cannot
     /// be asked.
     Status(status::Args),
+    /// Show what was denied on this node, to whom, and by which policies.
+    ///
+    /// Exits 0, or 3 when the agent cannot be asked.
+    Flows(Box<flows::Args>),
     /// Tell whether packets may pass between two pods or addresses, and which policies decide.
     ///
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
@@ -105,6 +110,7 @@ pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
+        Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),

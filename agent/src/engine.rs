@@ -24,7 +24,7 @@ use self::{
 use crate::{
     api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Plugin, Status},
     cni::record::Record as Sandbox,
-    explain::{Nodes, Query, answer},
+    explain::{Nodes, Query, answer, nearest_miss},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
     telemetry::{health::Pulse, metrics::Measures},
 };
@@ -38,6 +38,15 @@ mod pods;
 pub mod scanner;
 mod status;
 mod update;
+
+/// Some denied packets.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Oldest first.
+    pub flows: Vec<Flow>,
+    /// The number of the newest that there was.
+    pub newest: u64,
+}
 
 /// Everything that can happen.
 #[derive(Debug)]
@@ -63,7 +72,14 @@ pub enum Event {
     /// Somebody asks who may reach whom.
     Explain(Query, oneshot::Sender<Result<Explanation, Failure>>),
     /// Somebody asks for the last denied packets, so many at most.
-    Flows(usize, oneshot::Sender<Vec<Flow>>),
+    Flows {
+        /// How many at most.
+        last: usize,
+        /// Only those whose number is higher.
+        after: u64,
+        /// Who asks.
+        reply: oneshot::Sender<Page>,
+    },
     /// The agent ends. What is in force stays.
     Stop,
 }
@@ -277,8 +293,10 @@ impl Engine {
             Event::Denied(records, _token) => {
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);
+                    let index = self.compiler.index();
+                    let flow = flows::describe(record, index, pod);
                     self.flows
-                        .note(flows::describe(record, self.compiler.index(), pod));
+                        .note(flow, |flow| nearest_miss(index, &self.nodes, flow));
                 }
             }
             Event::Attach(arrival, reply) => self.attach(*arrival, reply),
@@ -299,7 +317,9 @@ impl Engine {
                 };
                 drop(reply.send(answer));
             }
-            Event::Flows(last, reply) => drop(reply.send(self.flows.last(last))),
+            Event::Flows { last, after, reply } => {
+                drop(reply.send(self.flows.page(last, after)));
+            }
             Event::Stop => {}
         }
     }

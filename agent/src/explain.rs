@@ -19,7 +19,7 @@ use palisade_policy::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::proto::{Explanation, Failure, Miss, Party, Passing, RuleName, Side},
+    api::proto::{Explanation, Failure, Flow, Miss, Party, Passing, RuleName, Side},
     source::{Node, convert::address::address},
 };
 
@@ -215,6 +215,36 @@ pub fn answer(index: &Index, nodes: &Nodes, query: &Query) -> Result<Explanation
         egress: explanation.egress.as_ref().map(side),
         ingress: explanation.ingress.as_ref().map(side),
     })
+}
+
+/// Of the rules of the policies that denied a packet the one that comes nearest to allowing it, and why it does not.
+#[must_use]
+pub fn nearest_miss(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<Miss> {
+    if flow.policies.is_empty() {
+        return None;
+    }
+    let end = |party: &Party| match (&party.namespace, &party.pod, party.address) {
+        (Some(namespace), Some(pod), _) => {
+            Some(End::Pod(Name::new(namespace.as_str(), pod.as_str())))
+        }
+        (_, _, address) => address.map(End::Address),
+    };
+    let (pod, peer) = (end(&flow.pod)?, end(&flow.peer)?);
+    let ingress = flow.direction == "ingress";
+    let (from, to) = if ingress { (peer, pod) } else { (pod, peer) };
+    let protocol = Protocol::ALL.into_iter();
+    let mut protocol = protocol.filter(|protocol| protocol.to_string() == flow.protocol);
+    let port = protocol.next().map(|protocol| Port {
+        number: flow.destination_port,
+        protocol,
+    });
+    let explanation = answer(index, nodes, &Query { from, to, port }).ok()?;
+    let side = if ingress {
+        explanation.ingress
+    } else {
+        explanation.egress
+    };
+    side?.misses.into_iter().next()
 }
 
 /// A Service has no verdict of its own: each packet is judged where it is sent on to.

@@ -362,8 +362,14 @@ impl Agent {
         let path = &self.config.socket;
         let socket =
             Socket::bind(path).with_context(|| format!("while listening at {}", path.display()))?;
+        let (traffic, summary) = (self.traffic.clone(), self.http.summary.clone());
+        let unread = self.measures.events_lost.clone();
         let api = Api {
             engine: self.engine.clone(),
+            lost: Arc::new(move || {
+                let traffic = traffic.read(summary.borrow().slots);
+                traffic.map_or(0, |traffic| traffic.suppressed) + unread.get()
+            }),
         };
         tokio::spawn(async move {
             if let Err(error) = api.serve(socket).await {

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use palisade::{
     api::proto::{
-        Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, Foreign, Issue,
-        MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side, Status,
+        Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, FlowCounts, Foreign,
+        Issue, MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side,
+        Status,
     },
     engine::Summary,
     source::Effect,
@@ -167,6 +168,7 @@ fn every_key_of_an_explanation_is_documented() {
 #[test]
 fn every_key_of_a_flow_is_documented() {
     check(&Flow {
+        number: 1,
         time: text(),
         verdict: text(),
         reason: text(),
@@ -179,7 +181,15 @@ fn every_key_of_a_flow_is_documented() {
         destination_port: 2,
         protocol: text(),
         policies: Vec::new(),
+        miss: Some(Miss {
+            rule: RuleName {
+                policy: text(),
+                rule: text(),
+            },
+            reason: text(),
+        }),
     });
+    check(&FlowCounts { newest: 1, lost: 1 });
 }
 
 #[test]

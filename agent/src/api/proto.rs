@@ -311,6 +311,8 @@ pub struct Miss {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
+    /// Its number, from 1 on since the agent started.
+    pub number: u64,
     /// When, in RFC 3339.
     pub time: String,
     /// `denied` or `allowed`.
@@ -335,4 +337,17 @@ pub struct Flow {
     pub protocol: String,
     /// The policies that isolate the pod in this direction.
     pub policies: Vec<String>,
+    /// Of their rules the one that comes nearest to allowing it, and why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miss: Option<Miss>,
+}
+
+/// How many flows there were since the agent started: the answer to `GET /v1/flows/counts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowCounts {
+    /// The number of the newest.
+    pub newest: u64,
+    /// Packets that were denied and of which no flow tells.
+    pub lost: u64,
 }

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use axum::{
@@ -16,7 +17,7 @@ use axum::{
 use serde::Deserialize;
 use tokio::{net::UnixListener, sync::oneshot};
 
-use super::proto::Failure;
+use super::proto::{Failure, FlowCounts};
 use crate::{
     engine::{self, Event},
     explain::Query as Question,
@@ -27,6 +28,8 @@ use crate::{
 pub struct Server {
     /// Who knows.
     pub engine: engine::Sender,
+    /// Of how many packets no flow tells.
+    pub lost: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// The socket; removed with its owner.
@@ -80,6 +83,7 @@ impl Server {
             .route("/v1/status", get(status))
             .route("/v1/explain", get(explain))
             .route("/v1/flows", get(flows))
+            .route("/v1/flows/counts", get(counts))
             .fallback(missing)
             .with_state(self);
         axum::serve(socket.listener, router).await
@@ -114,15 +118,28 @@ struct Last {
     /// How many at most.
     #[serde(default = "some")]
     last: usize,
+    /// Only those whose number is higher.
+    #[serde(default)]
+    after: u64,
 }
 
 const fn some() -> usize {
     20
 }
 
-async fn flows(State(server): State<Server>, Query(Last { last }): Query<Last>) -> Response {
-    let flows = server.ask(|reply| Event::Flows(last, reply)).await;
-    flows.map_or_else(gone, |flows| Json(flows).into_response())
+async fn flows(State(server): State<Server>, Query(Last { last, after }): Query<Last>) -> Response {
+    let page = server.ask(|reply| Event::Flows { last, after, reply });
+    page.await
+        .map_or_else(gone, |page| Json(page.flows).into_response())
+}
+
+async fn counts(State(server): State<Server>) -> Response {
+    let (last, after) = (0, 0);
+    let page = server.ask(|reply| Event::Flows { last, after, reply });
+    page.await.map_or_else(gone, |page| {
+        let (newest, lost) = (page.newest, (server.lost)());
+        Json(FlowCounts { newest, lost }).into_response()
+    })
 }
 
 fn gone() -> Response {

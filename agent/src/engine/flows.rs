@@ -16,8 +16,8 @@ use palisade_common::{
 use palisade_policy::{index::Index, model::Name, table::Direction};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::status::isolating;
-use crate::api::proto::{Flow, Party};
+use super::{Page, status::isolating};
+use crate::api::proto::{Flow, Miss, Party};
 
 /// Flows that are remembered.
 const REMEMBERED: usize = 4096;
@@ -32,9 +32,20 @@ const LINES: u32 = 100;
 #[derive(Debug, Default)]
 pub(super) struct Log {
     last: VecDeque<Flow>,
-    logged: HashMap<Kind, (Instant, u64)>,
+    /// How many there were.
+    count: u64,
+    logged: HashMap<Kind, Logged>,
     /// When the present pause began, and the lines since.
     lines: Option<(Instant, u32)>,
+}
+
+/// A line that was logged.
+#[derive(Debug)]
+struct Logged {
+    at: Instant,
+    /// Packets since that it stands for.
+    more: u64,
+    miss: Option<Miss>,
 }
 
 /// Packets that need no line of their own.
@@ -49,13 +60,16 @@ struct Kind {
 }
 
 impl Log {
-    /// Remembers a flow, and logs it unless a like one was logged just now.
-    pub(super) fn note(&mut self, flow: Flow) {
+    /// Remembers a flow, and logs it unless a like one was logged just now. Of packets that are alike the nearest rule is
+    /// looked for once.
+    pub(super) fn note(&mut self, mut flow: Flow, miss: impl FnOnce(&Flow) -> Option<Miss>) {
         let now = Instant::now();
+        let recent = |logged: &Logged| now.duration_since(logged.at) < PAUSE;
         if self.logged.len() >= KINDS {
-            self.logged
-                .retain(|_, (at, _)| now.duration_since(*at) < PAUSE);
+            self.logged.retain(|_, logged| recent(logged));
         }
+        self.count += 1;
+        flow.number = self.count;
         let kind = Kind {
             pod: flow.pod.namespace.clone().zip(flow.pod.pod.clone()),
             direction: flow.direction.clone(),
@@ -65,13 +79,22 @@ impl Log {
             protocol: flow.protocol.clone(),
         };
         match self.logged.get_mut(&kind) {
-            Some((at, more)) if now.duration_since(*at) < PAUSE => *more += 1,
+            Some(logged) if recent(logged) => {
+                logged.more += 1;
+                flow.miss.clone_from(&logged.miss);
+            }
             known => {
-                let more = known.map_or(0, |(_, more)| *more);
+                let more = known.map_or(0, |logged| logged.more);
                 if self.may_log(now) {
+                    flow.miss = miss(&flow);
                     log(&flow, more);
                     if self.logged.len() < KINDS {
-                        self.logged.insert(kind, (now, 0));
+                        let logged = Logged {
+                            at: now,
+                            more: 0,
+                            miss: flow.miss.clone(),
+                        };
+                        self.logged.insert(kind, logged);
                     }
                 }
             }
@@ -92,10 +115,15 @@ impl Log {
         *lines <= LINES
     }
 
-    /// The last flows, so many at most, oldest first.
-    pub(super) fn last(&self, most: usize) -> Vec<Flow> {
-        let skip = self.last.len().saturating_sub(most);
-        self.last.iter().skip(skip).cloned().collect()
+    /// The last flows, so many at most, and only those with higher numbers.
+    pub(super) fn page(&self, most: usize, after: u64) -> Page {
+        // They have their numbers in a row.
+        let newer = usize::try_from(self.count.saturating_sub(after)).unwrap_or(usize::MAX);
+        let skip = self.last.len().saturating_sub(most.min(newer));
+        Page {
+            flows: self.last.iter().skip(skip).cloned().collect(),
+            newest: self.count,
+        }
     }
 }
 
@@ -109,8 +137,13 @@ fn log(flow: &Flow, more: u64) {
         destination_port,
         protocol,
         policies,
+        miss,
         ..
     } = flow;
+    let nearest = miss.as_ref().map(|miss| {
+        let Miss { rule, reason } = miss;
+        format!("{} {}: {reason}", rule.policy, rule.rule)
+    });
     tracing::info!(
         target: "palisade::flow",
         pod = party(pod),
@@ -120,6 +153,7 @@ fn log(flow: &Flow, more: u64) {
         protocol,
         reason,
         policies = policies.join(","),
+        nearest,
         more,
         "denied"
     );
@@ -154,6 +188,7 @@ pub(super) fn describe(record: &Record, index: &Index, pod: Option<&Name>) -> Fl
     let policies = pod.filter(|_| isolated).and_then(|name| index.pod(name));
     let peer = ip(&record.peer, record.family);
     Flow {
+        number: 0,
         time: time(record.time).to_string(),
         verdict: if reason.is_some() {
             "denied"
@@ -178,6 +213,7 @@ pub(super) fn describe(record: &Record, index: &Index, pod: Option<&Name>) -> Fl
         policies: policies
             .map(|pod| isolating(index, pod, direction))
             .unwrap_or_default(),
+        miss: None,
     }
 }
 
@@ -346,7 +382,7 @@ mod tests {
         for port in 0..KINDS as u16 + 100 {
             let mut record = record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy);
             record.destination_port = port;
-            log.note(describe(&record, &index, None));
+            log.note(describe(&record, &index, None), |_| None);
         }
         assert!(log.logged.len() <= KINDS);
     }
@@ -356,19 +392,22 @@ mod tests {
         let index = index();
         let mut log = Log::default();
         for _ in 0..REMEMBERED + 10 {
-            log.note(describe(
-                &record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy),
-                &index,
-                None,
-            ));
+            let record = record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy);
+            log.note(describe(&record, &index, None), |_| None);
         }
-        assert_eq!(log.last(usize::MAX).len(), REMEMBERED);
-        assert_eq!(log.last(5).len(), 5);
+        let all = log.page(usize::MAX, 0);
+        assert_eq!(all.flows.len(), REMEMBERED);
+        let last = log.page(5, 0);
+        assert_eq!(last.flows.len(), 5);
+        assert_eq!(last.newest, last.flows[4].number);
+        let after = log.page(usize::MAX, last.flows[2].number);
+        assert_eq!(after.flows, last.flows[3..]);
+        assert_eq!(log.page(usize::MAX, last.newest).flows, []);
         assert_eq!(log.logged.len(), 1);
         assert!(
             log.logged
                 .values()
-                .all(|(_, more)| *more == REMEMBERED as u64 + 9)
+                .all(|logged| logged.more == REMEMBERED as u64 + 9)
         );
     }
 }

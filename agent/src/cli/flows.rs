@@ -1,0 +1,229 @@
+//! `palisade flows`.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
+
+use self::{
+    filter::{Filters, Selection},
+    line::Lines,
+};
+use super::{Exit, SOCKET, complain};
+use crate::api::{
+    client::{self, ClientError},
+    proto::{Flow, FlowCounts},
+};
+
+mod filter;
+mod line;
+
+/// How often an agent is asked for more.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How many are shown where nothing says.
+const SOME: usize = 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only so many, the newest [default: 20; with --since all that are remembered, with --follow none].
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Only those since then: a time (RFC 3339), or for how long (5m, 1h30m).
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Go on with what comes.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    selection: Selection,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Whether verdicts have colours.
+    #[arg(long, value_enum, default_value_t)]
+    color: Color,
+    /// Where the agent listens.
+    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+/// How flows are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A line each.
+    #[default]
+    Compact,
+    /// A line each, with addresses beside names.
+    Wide,
+    /// A JSON object on a line each.
+    Json,
+    /// A line for each of its keys.
+    Dict,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Reads `--since`.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let age: SignedDuration = text
+        .parse()
+        .map_err(|_error| "expected a time of RFC 3339, or a duration as 5m".to_owned())?;
+    Timestamp::now()
+        .checked_sub(age.abs())
+        .map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match show(args) {
+        Ok(()) => Exit::Yes,
+        // Whoever reads has had enough.
+        Err(Fault::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Yes,
+        Err(Fault::Output(error)) => {
+            complain(format_args!("standard output: {error}"));
+            Exit::No
+        }
+        Err(Fault::Agent(error)) => {
+            complain(format_args!("{error}"));
+            Exit::Unknown
+        }
+    }
+}
+
+/// What ends it.
+enum Fault {
+    Output(io::Error),
+    Agent(ClientError),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+fn show(args: &Args) -> Result<(), Fault> {
+    let filters = Filters::from(&args.selection);
+    let lines = Lines {
+        output: args.output,
+        colored: match args.color {
+            Color::Auto => io::stdout().is_terminal(),
+            Color::Always => true,
+            Color::Never => false,
+        },
+    };
+    let mut out = io::stdout().lock();
+    let told = counts(args)?;
+    let all = newer(args, 0)?;
+    let recent = |flow: &&Flow| {
+        let time = flow.time.parse::<Timestamp>();
+        args.since
+            .is_none_or(|since| time.is_ok_and(|time| time >= since))
+    };
+    let wanted = all.iter().filter(recent);
+    let wanted: Vec<_> = wanted.filter(|flow| filters.take(flow)).collect();
+    let most = args.last.unwrap_or(match (args.since, args.follow) {
+        (Some(_), _) => usize::MAX,
+        (None, true) => 0,
+        (None, false) => SOME,
+    });
+    for flow in wanted.iter().skip(wanted.len().saturating_sub(most)) {
+        lines.write(&mut out, flow)?;
+    }
+    out.flush()?;
+    if args.follow {
+        let next = all.last().map_or(0, |flow| flow.number);
+        follow(args, &filters, &lines, (next, told))?;
+    }
+    Ok(())
+}
+
+/// Writes what comes after that number, and says what is lost since those counts.
+fn follow(
+    args: &Args,
+    filters: &Filters,
+    lines: &Lines,
+    (mut next, mut told): (u64, FlowCounts),
+) -> Result<(), Fault> {
+    let mut out = io::stdout().lock();
+    let mut answers = true;
+    loop {
+        thread::sleep(PERIOD);
+        let answer = counts(args).and_then(|counts| Ok((counts, newer(args, next)?)));
+        let (counts, more) = match answer {
+            Ok(answer) => answer,
+            // It may be replaced.
+            Err(error @ ClientError::Unreachable { .. }) => {
+                if std::mem::take(&mut answers) {
+                    complain(format_args!("{error}; waiting for it"));
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        answers = true;
+        if counts.newest < told.newest || counts.lost < told.lost {
+            // Another agent has begun anew.
+            (next, told) = (0, FlowCounts { newest: 0, lost: 0 });
+            continue;
+        }
+        // More came than an agent remembers.
+        let passed = more.first().map_or(0, |first| first.number - next - 1);
+        let lost = passed + (counts.lost - told.lost);
+        told = counts;
+        if lost > 0 {
+            lines.write_lost(&mut out, lost)?;
+        }
+        for flow in more.iter().filter(|flow| filters.take(flow)) {
+            lines.write(&mut out, flow)?;
+        }
+        next = more.last().map_or(next, |flow| flow.number);
+        out.flush()?;
+    }
+}
+
+fn counts(args: &Args) -> Result<FlowCounts, ClientError> {
+    client::get(&args.socket, "/v1/flows/counts")
+}
+
+/// All that an agent remembers and whose number is higher.
+fn newer(args: &Args, than: u64) -> Result<Vec<Flow>, ClientError> {
+    let path = format!("/v1/flows?last={}&after={than}", usize::MAX);
+    client::get(&args.socket, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_an_age() {
+        let at = since("2026-01-02T03:04:05Z").expect("a time");
+        assert_eq!(at.to_string(), "2026-01-02T03:04:05Z");
+        let now = Timestamp::now();
+        let age = now.duration_since(since("90m").expect("an age"));
+        assert!((age.as_secs() - 5400).abs() < 10, "{age}");
+        assert!(since("yesterday").is_err());
+    }
+}

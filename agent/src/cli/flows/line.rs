@@ -1,0 +1,165 @@
+//! A flow as text.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::{Output, filter::ends};
+use crate::api::proto::{Flow, Party};
+
+/// How flows are written.
+pub(super) struct Lines {
+    pub(super) output: Output,
+    pub(super) colored: bool,
+}
+
+impl Lines {
+    pub(super) fn write(&self, out: &mut impl Write, flow: &Flow) -> io::Result<()> {
+        match self.output {
+            Output::Json => writeln!(out, "{}", serde_json::to_string(flow)?),
+            Output::Dict => {
+                let keys = serde_json::to_value(flow)?;
+                for (key, value) in keys.as_object().into_iter().flatten() {
+                    match value {
+                        Value::String(text) => writeln!(out, "{key:>15}: {text}")?,
+                        other => writeln!(out, "{key:>15}: {other}")?,
+                    }
+                }
+                writeln!(out, "{}", "-".repeat(12))
+            }
+            Output::Compact | Output::Wide => writeln!(out, "{}", self.line(flow)),
+        }
+    }
+
+    /// That some are missing here.
+    pub(super) fn write_lost(&self, out: &mut impl Write, count: u64) -> io::Result<()> {
+        match self.output {
+            Output::Json => writeln!(out, "{}", serde_json::json!({ "lost": count })),
+            _ => writeln!(out, "EVENTS LOST: {count}"),
+        }
+    }
+
+    fn line(&self, flow: &Flow) -> String {
+        let (from, to) = ends(flow);
+        let source = self.end(from, flow.source_port);
+        let destination = self.end(to, flow.destination_port);
+        let verdict = flow.verdict.to_uppercase();
+        let verdict = match (self.colored, flow.verdict.as_str()) {
+            (true, "denied") => format!("\x1b[31m{verdict}\x1b[0m"),
+            (true, _) => format!("\x1b[32m{verdict}\x1b[0m"),
+            _ => verdict,
+        };
+        let mut line = format!(
+            "{}: {source} -> {destination} {} {verdict} at {}",
+            flow.time, flow.protocol, flow.direction
+        );
+        // Policy is the usual reason, and named.
+        if !flow.reason.is_empty() && flow.reason != "policy" {
+            line += &format!(" ({})", flow.reason);
+        }
+        if !flow.policies.is_empty() {
+            line += &format!(" by {}", flow.policies.join(", "));
+        }
+        if let Some(miss) = &flow.miss {
+            let (policy, rule) = (&miss.rule.policy, &miss.rule.rule);
+            line += &format!("; nearest is {policy} {rule}: {}", miss.reason);
+        }
+        line
+    }
+
+    fn end(&self, party: &Party, port: u16) -> String {
+        let name = party.namespace.as_ref().zip(party.pod.as_ref());
+        let name = name.map(|(namespace, pod)| format!("{namespace}/{pod}"));
+        let address = party.address.map(|address| address.to_string());
+        let end = match (name, address) {
+            (Some(name), Some(address)) if self.output == Output::Wide => {
+                format!("{name} ({address})")
+            }
+            (Some(name), _) => name,
+            (None, Some(address)) if address.contains(':') => format!("[{address}]"),
+            (None, Some(address)) => address,
+            (None, None) => "unknown".to_owned(),
+        };
+        if port == 0 {
+            end
+        } else {
+            format!("{end}:{port}")
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::api::proto::{Miss, RuleName};
+
+    pub(in crate::cli::flows) fn flow() -> Flow {
+        let party = |pod: &str, address: &str| Party {
+            namespace: Some("shop".to_owned()),
+            pod: Some(pod.to_owned()),
+            address: address.parse().ok(),
+        };
+        Flow {
+            number: 7,
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            verdict: "denied".to_owned(),
+            reason: "policy".to_owned(),
+            direction: "ingress".to_owned(),
+            pod: party("api", "10.0.0.2"),
+            peer: party("web-1", "10.0.0.1"),
+            source: "10.0.0.1".parse().ok(),
+            destination: "10.0.0.2".parse().ok(),
+            source_port: 40000,
+            destination_port: 8080,
+            protocol: "TCP".to_owned(),
+            policies: vec!["default-deny".to_owned(), "allow-api".to_owned()],
+            miss: Some(Miss {
+                rule: RuleName {
+                    policy: "allow-api".to_owned(),
+                    rule: "ingress[0]".to_owned(),
+                },
+                reason: "allows 5432/TCP".to_owned(),
+            }),
+        }
+    }
+
+    fn text(output: Output, colored: bool) -> String {
+        let mut out = Vec::new();
+        let lines = Lines { output, colored };
+        lines.write(&mut out, &flow()).expect("memory");
+        lines.write_lost(&mut out, 3).expect("memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_line_names_ends_policies_and_the_nearest_rule() {
+        assert_eq!(
+            text(Output::Compact, false),
+            "2026-01-02T03:04:05Z: shop/web-1:40000 -> shop/api:8080 TCP DENIED at ingress by default-deny, allow-api; \
+             nearest is allow-api ingress[0]: allows 5432/TCP\nEVENTS LOST: 3\n"
+        );
+        let wide = text(Output::Wide, true);
+        assert!(wide.contains("shop/web-1 (10.0.0.1):40000 -> shop/api (10.0.0.2):8080"));
+        assert!(wide.contains("\x1b[31mDENIED\x1b[0m"));
+    }
+
+    #[test]
+    fn for_programs_each_is_an_object_on_a_line() {
+        let text = text(Output::Json, true);
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(
+            (&lines[0]["number"], &lines[1]["lost"]),
+            (&7.into(), &3.into())
+        );
+    }
+
+    #[test]
+    fn a_dictionary_has_every_key() {
+        let text = text(Output::Dict, false);
+        assert!(text.contains("        verdict: denied\n"), "{text}");
+        assert!(text.contains("destinationPort: 8080\n"), "{text}");
+    }
+}
