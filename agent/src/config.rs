@@ -86,6 +86,17 @@ pub struct Config {
     #[arg(long, value_enum, env = "PALISADE_ON_OVERFLOW", default_value_t)]
     pub on_overflow: OnOverflow,
 
+    /// How often what is in the maps is held against what was written, seconds. It takes half a percent of a processor at
+    /// most.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "PALISADE_VERIFY_SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub verify_seconds: u64,
+
     /// How programs are attached.
     #[arg(long, value_enum, env = "PALISADE_ATTACH", default_value_t)]
     pub attach: Attach,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 use self::{
     attached::Attached,
     holds::{Arrival, Holds, Reply},
-    kernel::Kernel,
+    kernel::{Drift, Kernel},
     pods::Pods,
     scanner::Scanner,
 };
@@ -173,6 +173,8 @@ pub struct Engine {
     revision: u32,
     /// Why the last update is not whole.
     failure: Option<String>,
+    /// What others have changed so far.
+    drift: Drift,
     flows: flows::Log,
     summary: watch::Sender<Arc<Summary>>,
     notices: watch::Sender<Vec<Notice>>,
@@ -234,6 +236,7 @@ impl Engine {
             waiting: Vec::new(),
             revision: 0,
             failure: None,
+            drift: Drift::default(),
             flows: flows::Log::default(),
             summary,
             notices,

@@ -5,12 +5,13 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::PathBuf,
-    process::Output,
+    process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use palisade::api::proto::DriftStatus;
 use palisade_tests::{
     agent::Agent,
     lab::{Cni, Lab, Plan},
@@ -424,7 +425,43 @@ fn a_program_taken_off_is_put_back() -> Result<()> {
     agent
         .process()
         .wait_for_log("not where it was put", READY + READY)?;
-    site.expect("client", "server", false)
+    site.expect("client", "server", false)?;
+    ensure!(agent.status()?.drift.programs >= 1);
+    Ok(())
+}
+
+#[test]
+fn what_is_changed_in_a_map_is_put_back() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let mut site = Site::new(Cni::Ptp)?;
+    site.manifests.apply(&nobody())?;
+    let mut agent = site.ready(&["--verify-seconds", "1"])?;
+    site.expect("client", "server", false)?;
+    assert_eq!(agent.status()?.drift, DriftStatus::default());
+    // The first table that is no constant allows everything now.
+    let sets = fs::read_dir(site.bpffs())?;
+    let paths = sets.filter_map(|set| Some(set.ok()?.path().join("maps/TABLES")));
+    let tables = paths.into_iter().find(|path| path.exists());
+    let tables = tables.context("no map of tables")?;
+    let allow = "1 0 0 0 ".repeat(4);
+    let update = format!(
+        "map update pinned {} key 2 0 0 0 value {allow}",
+        tables.display()
+    );
+    let arguments: Vec<_> = update.split_whitespace().collect();
+    let done = Command::new("bpftool").args(&arguments).output()?;
+    ensure!(done.status.success(), "{done:?}");
+    agent
+        .process()
+        .wait_for_log("not what was written", READY + READY)?;
+    site.expect("client", "server", false)?;
+    let (_, metrics) = site.http("/metrics")?;
+    let line = r#"palisade_drift_repairs_total{what="entry"} 1"#;
+    ensure!(metrics.contains(line), "{metrics}");
+    assert_eq!(agent.status()?.drift.entries, 1);
+    Ok(())
 }
 
 #[test]

@@ -135,6 +135,32 @@ impl<S: Store> Dataplane<S> {
         Ok(dataplane)
     }
 
+    /// Reads the maps, and takes what they hold for the present where it is other than what was written: then the next
+    /// update brings it to what it should be, as after a start. How many entries are other.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read.
+    pub fn verify(&mut self, now: Instant) -> Result<usize, StoreError> {
+        let found = Mirror::from(self.store.dump()?);
+        let differences = found.differences(&self.mirror);
+        if differences > 0 {
+            let written = *self.mirror.config();
+            self.ledger = self.ledger.adopt_again(&found, &self.capacity, now);
+            self.mirror = found;
+            self.known = Known::default();
+            self.everything = true;
+            self.adopted = true;
+            for op in self.mirror.constants() {
+                perform(&mut self.store, &mut self.mirror, &op)?;
+            }
+            if *self.mirror.config() != written {
+                perform(&mut self.store, &mut self.mirror, &Op::Config(written))?;
+            }
+        }
+        Ok(differences)
+    }
+
     /// Changes what the programs are told besides verdicts.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::Hash,
     net::IpAddr,
     sync::LazyLock,
 };
@@ -109,6 +110,33 @@ impl Mirror {
             }
             Op::Config(config) => self.config = *config,
         }
+    }
+
+    /// How many entries are other than another mirror has them. Of port sets those count that are read here: nothing
+    /// refers to the others.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> usize {
+        let sets = self
+            .sets
+            .iter()
+            .filter(|(number, set)| other.sets.get(number) != Some(set));
+        let leaves = self
+            .leaves
+            .iter()
+            .filter(|(number, leaf)| other.leaves.get(number) != Some(leaf));
+        differing(&self.peers, &other.peers)
+            + differing(&self.blocks, &other.blocks)
+            + differing(&self.defaults, &other.defaults)
+            + differing(self.all_cells(), other.all_cells())
+            + differing(&self.slots, &other.slots)
+            + sets.count()
+            + leaves.count()
+            + usize::from(self.config != other.config)
+    }
+
+    fn all_cells(&self) -> impl Iterator<Item = ((u32, u32), &Cell)> {
+        let rows = self.cells.iter();
+        rows.flat_map(|(&table, row)| row.iter().map(move |(&class, cell)| ((table, class), cell)))
     }
 
     /// What is known of an address by itself.
@@ -280,4 +308,15 @@ impl Mirror {
                 .map_or_else(|| NONE.clone(), |set| set.ports.clone()),
         }
     }
+}
+
+/// How many keys have not the same value in both.
+fn differing<K: Eq + Hash, V: PartialEq>(
+    one: impl IntoIterator<Item = (K, V)>,
+    other: impl IntoIterator<Item = (K, V)>,
+) -> usize {
+    let mut left: HashMap<K, V> = other.into_iter().collect();
+    let values = one.into_iter();
+    let differing = values.filter(|(key, value)| left.remove(key).as_ref() != Some(value));
+    differing.count() + left.len()
 }

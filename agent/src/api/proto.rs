@@ -36,6 +36,18 @@ pub struct Status {
     /// install it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<Plugin>,
+    /// What others have changed of the agent's, and it has mended.
+    pub drift: DriftStatus,
+}
+
+/// What others have changed, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftStatus {
+    /// Programs that were not where they were put.
+    pub programs: u64,
+    /// Entries of maps that were not what was written.
+    pub entries: u64,
 }
 
 /// The network plugin on this node.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use super::{Exit, Output, SOCKET, complain, print, print_json, table::Table};
 use crate::api::{
     client,
-    proto::{DirectionStatus, PodStatus, Status},
+    proto::{DirectionStatus, DriftStatus, PodStatus, Status},
 };
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,13 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         status.pods.len(),
         status.revision
     )?;
+    let DriftStatus { programs, entries } = status.drift;
+    if programs + entries > 0 {
+        writeln!(
+            text,
+            "Drift:     {programs} programs and {entries} entries of maps were changed by others, and mended"
+        )?;
+    }
     if !status.pods.is_empty() {
         let mut table = Table::new([
             "NAMESPACE",

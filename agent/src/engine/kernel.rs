@@ -1,6 +1,11 @@
 //! The kernel's side of the agent: maps, programs, devices. What is pinned is taken over from a predecessor.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use palisade_common::{
@@ -36,6 +41,9 @@ use crate::{
 /// Denied packets of which events tell: so many per second, pod, direction and reason, on each CPU.
 const EVENT_RATE: u32 = 10;
 
+/// What reading the maps may cost: one part in so many of a processor's time.
+const SHARE: u32 = 200;
+
 /// See the module.
 pub struct Kernel {
     pins: Arc<Pins>,
@@ -54,6 +62,18 @@ pub struct Kernel {
     unattached: BTreeMap<u32, String>,
     /// Other sets of maps may still be pinned.
     leftovers: bool,
+    /// How often the maps are read, and when next.
+    verify_every: Duration,
+    proof: Instant,
+}
+
+/// What is other than it was left: somebody else has changed it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drift {
+    /// Programs that are not where they were put.
+    pub(super) programs: u64,
+    /// Entries of maps.
+    pub(super) entries: u64,
 }
 
 /// What an update came to.
@@ -133,6 +153,8 @@ impl Kernel {
             roles: BTreeMap::new(),
             unattached: BTreeMap::new(),
             leftovers: pins.sets()?.len() > 1,
+            verify_every: Duration::from_secs(config.verify_seconds),
+            proof: Instant::now() + Duration::from_secs(config.verify_seconds),
             pins,
             set,
         })
@@ -175,12 +197,41 @@ impl Kernel {
         &self.scan
     }
 
-    /// Reads what is attached, so that the next update mends it.
-    pub(super) fn verify(&mut self) -> anyhow::Result<()> {
+    /// Reads what is attached, and now and then what the maps hold, so that the next update mends what others have
+    /// changed.
+    pub(super) fn verify(&mut self) -> anyhow::Result<Drift> {
+        let mut found = Drift::default();
         for drift in self.attachments.verify(&self.programs, &self.roles)? {
             tracing::warn!(%drift, "a program is not where it was put");
+            found.programs += 1;
         }
-        Ok(())
+        let begun = Instant::now();
+        if begun >= self.proof {
+            let read = self.verify_maps(begun);
+            let took = begun.elapsed();
+            self.proof = begun + self.verify_every.max(took * SHARE);
+            found.entries = read.context("while reading what the maps hold")?;
+        }
+        Ok(found)
+    }
+
+    /// How many entries of maps are other than they were written.
+    fn verify_maps(&mut self, now: Instant) -> anyhow::Result<u64> {
+        let store = self.dataplane.store();
+        let mut wrong = Vec::new();
+        for (&ifindex, written) in &self.interfaces {
+            if store.interface(ifindex)? != *written {
+                wrong.push(ifindex);
+            }
+        }
+        for ifindex in &wrong {
+            self.interfaces.remove(ifindex);
+        }
+        let entries = self.dataplane.verify(now)? + wrong.len();
+        if entries > 0 {
+            tracing::warn!(entries, "entries of maps are not what was written");
+        }
+        Ok(entries as u64)
     }
 
     /// Brings maps and devices to the compiled state. Slots and interfaces are written before programs are

@@ -9,7 +9,9 @@ use palisade_policy::{
 
 use super::{Engine, Summary, pods};
 use crate::{
-    api::proto::{Condition, DeviceStatus, DirectionStatus, Issue, ObjectName, PodStatus, Status},
+    api::proto::{
+        Condition, DeviceStatus, DirectionStatus, DriftStatus, Issue, ObjectName, PodStatus, Status,
+    },
     source::Effect,
 };
 
@@ -126,6 +128,10 @@ impl Engine {
             maps: self.kernel.maps(),
             foreign: self.kernel.foreign(),
             plugin: self.plugin.clone(),
+            drift: DriftStatus {
+                programs: self.drift.programs,
+                entries: self.drift.entries,
+            },
         }
     }
 

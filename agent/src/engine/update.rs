@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use palisade_dataplane::link::discover::Scan;
 
-use super::{Engine, pods, scanner::Look};
+use super::{Engine, kernel::Drift, pods, scanner::Look};
 
 /// Batches whose delay is measured at most, while updates fail.
 const MEASURED: usize = 1024;
@@ -15,13 +15,14 @@ impl Engine {
         let due = std::mem::take(&mut self.due);
         self.due.retry = due.retry;
         let change = self.compiler.take_change();
-        let compiled = self.compiler.compiled();
         let mut failures = Vec::new();
-        if due.verify
-            && let Err(error) = self.kernel.verify()
-        {
-            failures.push(format!("{error:#}"));
+        if due.verify {
+            match self.kernel.verify() {
+                Ok(drift) => self.note(drift),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
         }
+        let compiled = self.compiler.compiled();
         let moved =
             due.links || due.verify || due.retry.is_some() || self.pods.moved(compiled, &change);
         if moved {
@@ -76,6 +77,16 @@ impl Engine {
             self.waiting.truncate(MEASURED);
             self.due.again(Instant::now());
         }
+    }
+
+    /// Counts what others have changed, and this update mends.
+    fn note(&mut self, found: Drift) {
+        for (what, count) in [("program", found.programs), ("entry", found.entries)] {
+            let counter = self.measures.drift.get_or_create(&[("what", what)]);
+            counter.inc_by(count);
+        }
+        self.drift.programs += found.programs;
+        self.drift.entries += found.entries;
     }
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.

@@ -88,6 +88,8 @@ pub struct Measures {
     pub events_lost: Counter,
     /// Objects that came, changed or went.
     pub source_changes: Counter,
+    /// What others have changed of the agent's: programs, and entries of maps.
+    pub drift: Family<OfWhat, Counter>,
     /// For how long pods were held until their policies were in force, seconds.
     pub hold: Histogram,
     /// Pods that were started before their policies were in force.
@@ -95,6 +97,9 @@ pub struct Measures {
     /// Of the API server's watches.
     pub watch: WatchMeasures,
 }
+
+/// What it is.
+type OfWhat = [(&'static str, &'static str); 1];
 
 /// The kind of objects.
 type OfKind = [(&'static str, &'static str); 1];
@@ -117,6 +122,7 @@ impl Default for Measures {
             apply_errors: Counter::default(),
             events_lost: Counter::default(),
             source_changes: Counter::default(),
+            drift: Family::default(),
             hold: Histogram::new(DELAYS),
             pods_unheld: Counter::default(),
             watch: WatchMeasures::default(),
@@ -154,6 +160,11 @@ impl Metrics {
             "source_changes",
             "Objects that came, changed or went",
             measures.source_changes.clone(),
+        );
+        registry.register(
+            "drift_repairs",
+            "What others have changed of the agent's and it has mended, by what it was",
+            measures.drift.clone(),
         );
         registry.register(
             "hold_seconds",

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod cluster;
+mod drift;
 mod kernel;
 mod overflow;
 mod scale;

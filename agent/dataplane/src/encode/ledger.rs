@@ -82,6 +82,21 @@ impl Ledger {
         }
     }
 
+    /// The ledger of maps that others have changed: what was given out here may still be held.
+    pub(crate) fn adopt_again(&self, mirror: &Mirror, capacity: &Capacity, now: Instant) -> Self {
+        let mut ledger = Self::adopt(mirror, capacity, now);
+        for (new, old) in [
+            (&mut ledger.classes, &self.classes),
+            (&mut ledger.tables, &self.tables),
+            (&mut ledger.slots, &self.slots),
+            (&mut ledger.sets, &self.sets),
+            (&mut ledger.leaves, &self.leaves),
+        ] {
+            new.outgrow(old, now);
+        }
+        ledger
+    }
+
     /// From here on what is taken can be given back by [`Ledger::undo`].
     pub(crate) fn begin(&mut self) {
         self.taken.clear();

@@ -54,6 +54,13 @@ impl Numbers {
         }
     }
 
+    /// Lets every number rest that another has given out and that is not known here.
+    pub(crate) fn outgrow(&mut self, other: &Self, now: Instant) {
+        let unknown = self.next..other.next;
+        self.next = self.next.max(other.next);
+        self.resting.extend(unknown.map(|number| (number, now)));
+    }
+
     /// A number nobody uses, the lowest that is free; `None` if all are taken or resting.
     pub(crate) fn take(&mut self) -> Option<u32> {
         if let Some(number) = self.free.pop_first() {
