@@ -2,16 +2,17 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use palisade_dataplane::bpffs;
 
 use crate::{
     cni::{install, plugin},
-    config::{Config, plugin_folder},
+    config::{Config, SOCKET, plugin_folder},
 };
 
 mod check;
@@ -19,9 +20,7 @@ mod explain;
 mod flows;
 mod status;
 mod table;
-
-/// Where the agent listens for `status` and its siblings.
-const SOCKET: &str = "/run/palisade/palisade.sock";
+mod uninstall;
 
 /// Kubernetes NetworkPolicy on any CNI, enforced in the kernel.
 #[derive(Debug, Parser)]
@@ -60,15 +59,22 @@ enum Command {
     ///
     /// Exits 0 when it is there, 1 when it is not.
     InstallPlugin(InstallPlugin),
-    /// Remove everything from the kernel. Policy is in force no more.
-    Uninstall(Uninstall),
+    /// Remove everything from this node, or with --daemonset from all nodes of a cluster. Policy is in force no
+    /// more.
+    ///
+    /// Exits 0 when nothing is left, 1 when something is, or an agent is at work, or a node was not reached.
+    Uninstall(uninstall::Args),
+    /// Mount a bpf filesystem on a folder where there is none; the chart's init container does.
+    ///
+    /// Exits 0 when there is one, 1 when none can be mounted.
+    MountBpffs(MountBpffs),
 }
 
 #[derive(Debug, clap::Args)]
-struct Uninstall {
-    /// Folder of the pins, in a BPF file system.
-    #[arg(long, value_name = "DIR", env = "PALISADE_BPFFS", default_value = crate::config::BPFFS)]
-    bpffs: PathBuf,
+struct MountBpffs {
+    /// The folder.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,7 +120,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
-        Command::Uninstall(args) => crate::runtime::uninstall(&args.bpffs).map(|()| Exit::Yes),
+        Command::Uninstall(args) => uninstall::run(&args),
+        Command::MountBpffs(args) => mount_bpffs(&args.folder).map(|()| Exit::Yes),
     };
     let exit = exit.unwrap_or_else(|error| {
         complain(format_args!("{error:#}"));
@@ -132,6 +139,15 @@ fn install_plugin(args: &InstallPlugin) -> anyhow::Result<()> {
         let list = install::once(folders, &entry)?;
         print(&format!("the network plugin is in {}\n", list.display()));
     }
+    Ok(())
+}
+
+fn mount_bpffs(folder: &Path) -> anyhow::Result<()> {
+    let said = match bpffs::mount(folder)? {
+        true => "mounted a bpf filesystem on",
+        false => "there is a bpf filesystem on",
+    };
+    print(&format!("{said} {}\n", folder.display()));
     Ok(())
 }
 

@@ -12,6 +12,8 @@ use crate::cni::{folders::Folders, install};
 
 /// Where maps, programs and links are pinned.
 pub const BPFFS: &str = "/sys/fs/bpf/palisade";
+/// Where the agent listens for `status` and its siblings.
+pub const SOCKET: &str = "/run/palisade/palisade.sock";
 
 /// Flags of `palisade agent`; each has an environment variable.
 #[derive(Clone, Debug, Args)]
@@ -48,12 +50,7 @@ pub struct Config {
     pub bpffs: PathBuf,
 
     /// Where to listen for `status` and its siblings.
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "PALISADE_SOCKET",
-        default_value = "/run/palisade/palisade.sock"
-    )]
+    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
     pub socket: PathBuf,
 
     /// The network plugin.
@@ -100,6 +97,11 @@ pub struct Config {
     /// How programs are attached.
     #[arg(long, value_enum, env = "PALISADE_ATTACH", default_value_t)]
     pub attach: Attach,
+
+    /// Enforce nothing: remove everything from this node, and stay until told to end. /readyz says whether the node
+    /// is clean. To this `palisade uninstall --daemonset` switches the agents of a cluster.
+    #[arg(long)]
+    pub uninstall: bool,
 
     /// What is logged: a level, or directives as of `tracing-subscriber`'s `EnvFilter`.
     #[arg(

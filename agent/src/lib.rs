@@ -10,4 +10,5 @@ pub mod explain;
 pub mod runtime;
 pub mod source;
 pub mod telemetry;
+pub mod uninstall;
 mod watcher;

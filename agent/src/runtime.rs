@@ -11,12 +11,11 @@
 //! | `plugin` | keeps the network plugin in the runtime's folders |
 //!
 //! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
-//! kernel stays in force; only [`uninstall`] removes it.
+//! kernel stays in force; only [`uninstall`](crate::uninstall) removes it.
 
 use std::{
     fs::File,
     ops::ControlFlow,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,9 +27,8 @@ use std::{
 use anyhow::Context as _;
 use palisade_dataplane::{
     events::Events,
-    link::{self, discover::Discovery},
+    link::discover::Discovery,
     netlink::{Monitor, Socket as Netlink},
-    pins::Pins,
 };
 use prometheus_client::metrics::counter::Counter;
 use rustix::{
@@ -70,6 +68,7 @@ use crate::{
         metrics::{Measures, Metrics},
         traffic::Traffic,
     },
+    uninstall,
 };
 
 /// How long a loop may take for one turn before it is taken for stuck.
@@ -94,6 +93,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("while starting")?;
+    if config.uninstall {
+        return runtime.block_on(uninstall::stay(&config));
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.node_name,
@@ -109,16 +111,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     runtime.block_on(Agent::start(config, source)?.run())
-}
-
-/// Takes everything out of the kernel.
-///
-/// # Errors
-///
-/// An agent is still at work, or something cannot be removed.
-pub fn uninstall(bpffs: &Path) -> anyhow::Result<()> {
-    let pins = Pins::lock(bpffs, |_| false).context("while taking the folder of pins")?;
-    link::attach::uninstall(pins).context("while removing programs and maps")
 }
 
 /// Where objects come from.

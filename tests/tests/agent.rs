@@ -119,8 +119,12 @@ impl Site {
 
     /// What the agent's HTTP server says: code and body.
     fn http(&self, path: &str) -> Result<(u16, String)> {
+        self.http_at(9464, path)
+    }
+
+    fn http_at(&self, port: u16, path: &str) -> Result<(u16, String)> {
         let namespace = &self.lab.node(NODE).endpoint.namespace;
-        let mut stream = namespace.run(|| TcpStream::connect(("127.0.0.1", 9464)))?;
+        let mut stream = namespace.run(|| TcpStream::connect(("127.0.0.1", port)))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -325,6 +329,9 @@ fn only_uninstall_removes_policy_and_not_from_under_an_agent() -> Result<()> {
         let uninstall = ["uninstall", "--bpffs", bpffs.to_str().context("UTF-8")?];
         let refused = site.palisade(&uninstall)?;
         ensure!(refused.status.code() == Some(1), "{refused:?}");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(said.contains("end it first"), "{said}");
+        ensure!(said.contains("an agent is at work in"), "{said}");
         site.expect("client", "server", false)?;
         agent.process().signal(Signal::TERM)?;
         agent.process().wait(READY)?;
@@ -333,7 +340,59 @@ fn only_uninstall_removes_policy_and_not_from_under_an_agent() -> Result<()> {
         ensure!(done.status.success(), "{done:?}");
         site.expect("client", "server", true)?;
         ensure!(!bpffs.exists(), "nothing is left");
+        let said = String::from_utf8_lossy(&done.stdout);
+        for device in ["veth-x-client", "veth-x-server", "veth-x-other"] {
+            for hook in ["ingress", "egress"] {
+                let removed = said.lines().any(|line| {
+                    line.starts_with("removed: ") && line.ends_with(&format!("{hook} of {device}"))
+                });
+                ensure!(removed, "{hook} of {device}: {said}");
+            }
+        }
+        ensure!(
+            said.ends_with("nothing of Palisade is left on this node\n"),
+            "{said}"
+        );
+        let again = site.palisade(&uninstall)?;
+        ensure!(again.status.success(), "{again:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn in_uninstall_mode_it_waits_for_another_and_is_ready_once_the_node_is_clean() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    const PORT: u16 = 9465;
+    let mut site = Site::new(Cni::Ptp)?;
+    site.manifests.apply(&nobody())?;
+    let mut agent = site.ready(&[])?;
+    site.expect("client", "server", false)?;
+    let mut removing = site.agent(&["--uninstall", "--http", &format!("127.0.0.1:{PORT}")])?;
+    let process = removing.process();
+    process.wait_for_log("an agent is at work", READY)?;
+    let (code, body) = site.http_at(PORT, "/readyz")?;
+    ensure!(
+        code == 503 && body.contains("end it first"),
+        "{code} {body}"
+    );
+    ensure!(site.http_at(PORT, "/livez")?.0 == 200, "not alive");
+    site.expect("client", "server", false)?;
+    agent.process().signal(Signal::TERM)?;
+    agent.process().wait(READY)?;
+    process.wait_for_log("nothing of Palisade is left on this node", READY)?;
+    ensure!(site.http_at(PORT, "/readyz")?.0 == 200, "not ready");
+    ensure!(!site.bpffs().exists(), "something is left");
+    site.expect("client", "server", true)?;
+    // One that comes all the same, and ends, is cleaned up after.
+    let mut stray = site.ready(&[])?;
+    site.expect("client", "server", false)?;
+    stray.process().signal(Signal::KILL)?;
+    stray.process().wait(READY)?;
+    site.expect("client", "server", true)?;
+    process.signal(Signal::TERM)?;
+    ensure!(process.wait(READY)?.success(), "SIGTERM is no failure");
     Ok(())
 }
 

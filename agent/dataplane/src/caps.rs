@@ -1,16 +1,8 @@
 //! What this process may ask of the kernel, and what the kernel can do.
 
-use std::{
-    fmt,
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, fs, io};
 
-use rustix::{
-    fs::fstatfs,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{link::bpf, netlink::Hook};
 
@@ -26,21 +18,6 @@ pub enum CapsError {
     /// The capability set cannot be read.
     #[error("cannot read the capabilities of this process")]
     Unreadable(#[source] io::Error),
-    /// The folder for pinned objects is on another filesystem.
-    #[error("{} is not on a bpf filesystem (mount -t bpf bpf {})", folder.display(), folder.display())]
-    NotBpffs {
-        /// The folder, or the nearest one above it that exists.
-        folder: PathBuf,
-    },
-    /// The folder cannot be looked at.
-    #[error("cannot look at {}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// The kernel does not answer a probe as any known one does.
     #[error("cannot tell whether the kernel has {feature}")]
     Probe {
@@ -148,34 +125,6 @@ pub fn has_tcx() -> Result<bool, CapsError> {
     }
 }
 
-/// Checks that a folder is, or once made will be, on a bpf filesystem.
-///
-/// # Errors
-///
-/// Says where it is instead, or why it cannot be told.
-pub fn check_bpffs(folder: &Path) -> Result<(), CapsError> {
-    let mut folder = folder;
-    let file = loop {
-        match File::open(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folder = folder.parent().unwrap_or(Path::new("."));
-            }
-            file => break file,
-        }
-    };
-    let fail = |source| CapsError::Folder {
-        folder: folder.to_owned(),
-        source,
-    };
-    if filesystem(&file.map_err(fail)?).map_err(fail)? == BPFFS {
-        Ok(())
-    } else {
-        Err(CapsError::NotBpffs {
-            folder: folder.to_owned(),
-        })
-    }
-}
-
 /// Lets this process hold as much memory in maps as it needs. Kernels before 5.11 count maps against
 /// `RLIMIT_MEMLOCK`; later ones against the memory cgroup, and there this does nothing. Beyond the
 /// hard limit it takes `CAP_SYS_RESOURCE`; if maps then cannot be made, loading says so.
@@ -207,16 +156,6 @@ pub fn memlock() -> Option<u64> {
     getrlimit(Resource::Memlock).current
 }
 
-/// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`; all of them have 32 bits).
-const BPFFS: u32 = 0xcafe_4a11;
-/// `NSFS_MAGIC`: namespaces as files.
-pub(crate) const NSFS: u32 = 0x6e73_6673;
-
-/// The magic number of the filesystem a file is on.
-pub(crate) fn filesystem(file: &File) -> io::Result<u32> {
-    Ok(fstatfs(file)?.f_type as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,11 +175,5 @@ mod tests {
         let status = "Name:\tx\nCapPrm:\t00000000ffffffff\nCapEff:\t000000c000001000\nCapBnd:\t0\n";
         assert_eq!(effective(status), Some(1 << 12 | 1 << 38 | 1 << 39));
         assert_eq!(effective("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn a_folder_elsewhere_is_no_bpffs() {
-        let error = check_bpffs(Path::new("/proc/no/such/folder")).unwrap_err();
-        assert!(matches!(error, CapsError::NotBpffs { folder } if folder == Path::new("/proc")));
     }
 }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod apply;
+pub mod bpffs;
 pub mod caps;
 pub mod dataplane;
 pub mod encode;

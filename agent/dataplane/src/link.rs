@@ -10,3 +10,4 @@ mod files;
 mod plan;
 pub mod program;
 mod tcx;
+pub mod uninstall;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    caps::{self, CapsError},
+    bpffs::{self, BpffsError},
     netlink::Hook,
 };
 
@@ -28,9 +28,9 @@ use crate::{
 pub enum PinsError {
     /// It is not on a bpf filesystem.
     #[error(transparent)]
-    Caps(#[from] CapsError),
+    Bpffs(#[from] BpffsError),
     /// Another agent holds it.
-    #[error("{} is in use by another agent", root.display())]
+    #[error("an agent is at work in {}", root.display())]
     Busy {
         /// The folder.
         root: PathBuf,
@@ -110,7 +110,7 @@ impl Pins {
         root: &Path,
         mut keep_waiting: impl FnMut(Duration) -> bool,
     ) -> Result<Self, PinsError> {
-        caps::check_bpffs(root)?;
+        bpffs::check(root)?;
         let start = Instant::now();
         loop {
             make(root)?;
@@ -190,8 +190,7 @@ impl Pins {
 
     /// Where the link on a hook is pinned.
     pub(crate) fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
-        self.links_folder()
-            .join(format!("{ifindex}-{}", hook_name(hook)))
+        self.links_folder().join(format!("{ifindex}-{hook}"))
     }
 
     /// Every pinned link, by the device and hook it was made for.
@@ -272,18 +271,11 @@ impl Pins {
 
 const CLSACT: &str = "clsact";
 
-fn hook_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Ingress => "ingress",
-        Hook::Egress => "egress",
-    }
-}
-
 fn parse_link(name: &str) -> Option<(u32, Hook)> {
     let (ifindex, hook) = name.split_once('-')?;
     let hook = [Hook::Ingress, Hook::Egress]
         .into_iter()
-        .find(|candidate| hook_name(*candidate) == hook)?;
+        .find(|candidate| candidate.to_string() == hook)?;
     Some((ifindex.parse().ok()?, hook))
 }
 

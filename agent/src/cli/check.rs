@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use palisade_dataplane::caps;
+use palisade_dataplane::{bpffs, caps};
 use serde::Serialize;
 
 use super::{Exit, Output, print, print_json, table::Table};
@@ -106,7 +106,7 @@ fn locked_memory(version: Option<(u32, u32)>) -> Result<String, String> {
 }
 
 fn bpffs(args: &Args) -> Result<String, String> {
-    caps::check_bpffs(&args.bpffs)
+    bpffs::check(&args.bpffs)
         .map(|()| args.bpffs.display().to_string())
         .map_err(|error| error.to_string())
 }

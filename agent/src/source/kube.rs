@@ -74,6 +74,15 @@ pub struct Duties<'a> {
     pub measures: &'a WatchMeasures,
 }
 
+/// A client for a few requests.
+///
+/// # Errors
+///
+/// The configuration cannot be used.
+pub fn client(config: Config) -> anyhow::Result<Client> {
+    Connection::new(config)?.client(|| {})
+}
+
 /// Watches all kinds and tells what moved, until told to break off; says on policies what is wrong with them. Blocks
 /// its thread.
 ///

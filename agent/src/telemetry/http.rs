@@ -29,31 +29,36 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves until the process ends. While the port is another's, as during a rollout, tries again.
+    /// Serves until the process ends.
     pub async fn serve(self, address: SocketAddr) {
-        const RETRY: Duration = Duration::from_secs(2);
         let router = Router::new()
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/healthz", get(livez))
             .route("/metrics", get(metrics))
             .with_state(self);
-        let mut warned = false;
-        loop {
-            let served = match TcpListener::bind(address).await {
-                Ok(listener) => {
-                    tracing::info!(%address, "serving health and metrics");
-                    axum::serve(listener, router.clone()).await
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served
-                && !std::mem::replace(&mut warned, true)
-            {
-                tracing::warn!(%address, %error, "cannot serve health and metrics, trying again");
+        listen(address, router).await;
+    }
+}
+
+/// Serves until the process ends. While the port is another's, as during a rollout, tries again.
+pub(crate) async fn listen(address: SocketAddr, router: Router) {
+    const RETRY: Duration = Duration::from_secs(2);
+    let mut warned = false;
+    loop {
+        let served = match TcpListener::bind(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "serving health and metrics");
+                axum::serve(listener, router.clone()).await
             }
-            tokio::time::sleep(RETRY).await;
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served
+            && !std::mem::replace(&mut warned, true)
+        {
+            tracing::warn!(%address, %error, "cannot serve health and metrics, trying again");
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -71,7 +76,8 @@ async fn metrics(State(server): State<Server>) -> impl IntoResponse {
     ([(CONTENT_TYPE, OPENMETRICS)], server.metrics.text())
 }
 
-fn answer(
+/// The answer to a probe.
+pub(crate) fn answer(
     check: &str,
     conditions: &[Condition],
     RawQuery(query): RawQuery,

@@ -314,7 +314,7 @@ impl Attachments {
             (Strategy::Tcx, Change::Put(program)) => {
                 self.tcx().put(ifindex, hook, programs.fd(program))
             }
-            (Strategy::Tcx, Change::Remove) => self.tcx().remove(ifindex, hook),
+            (Strategy::Tcx, Change::Remove) => self.tcx().remove(ifindex, hook).map(drop),
             (Strategy::Clsact, Change::Put(program)) => {
                 self.clsact()
                     .put(ifindex, hook, programs.fd(program), program)
@@ -341,20 +341,4 @@ impl Attachments {
             socket: &mut self.socket,
         }
     }
-}
-
-/// Takes every program off every device of the calling thread's network namespace, then all maps and the
-/// folder: from here on all packets pass.
-///
-/// # Errors
-///
-/// What cannot be removed.
-pub fn uninstall(pins: Pins) -> Result<(), AttachError> {
-    Tcx { pins: &pins }.remove_all()?;
-    Clsact {
-        pins: &pins,
-        socket: &mut Socket::open()?,
-    }
-    .remove_all()?;
-    Ok(pins.remove()?)
 }

@@ -164,6 +164,11 @@ pub(super) fn foreign(
         .collect())
 }
 
+/// Whether one of ours is on a hook.
+pub(super) fn is_there(socket: &mut Socket, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
+    Ok(filters(socket, ifindex, hook)?.iter().any(is_ours))
+}
+
 /// The filters of a hook; none where the device or its qdisc is gone.
 fn filters(socket: &mut Socket, ifindex: u32, hook: Hook) -> Result<Vec<Filter>, AttachError> {
     match socket.filters(ifindex, hook).map_err(failure(ifindex)) {

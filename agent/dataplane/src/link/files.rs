@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    caps::{self, NSFS},
+    bpffs::{self, NSFS},
     link::discover::Missing,
     netlink::{LocalAddress, Namespace, NetlinkError, Socket},
 };
@@ -120,7 +120,7 @@ fn read(socket: &mut Socket, path: &Path) -> Result<Option<Known>, FileError> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    if caps::filesystem(&file)? != NSFS {
+    if bpffs::filesystem(&file)? != NSFS {
         return Ok(None);
     }
     let id = match socket.namespace_id(&file) {

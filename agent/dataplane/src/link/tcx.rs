@@ -57,15 +57,18 @@ impl Tcx<'_> {
         bpf::pin(link, &path).map_err(failure("pin a link", ifindex))
     }
 
-    pub(super) fn remove(&self, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
+    /// Takes away the link of a hook; the kernel's id of it, where it held a program there.
+    pub(super) fn remove(&self, ifindex: u32, hook: Hook) -> Result<Option<u32>, AttachError> {
         let path = self.pins.link(ifindex, hook);
+        let live = live(&path, ifindex, hook)?;
         // Without this the program would run on until the kernel has got round to freeing the link.
-        if live(&path, ifindex, hook)?.is_some() {
+        if live.is_some() {
             bpf::open(&path)
                 .and_then(bpf::detach_link)
                 .map_err(failure("detach a program", ifindex))?;
         }
-        Ok(self.pins.remove_link(ifindex, hook)?)
+        self.pins.remove_link(ifindex, hook)?;
+        Ok(live.map(|info| info.id))
     }
 
     pub(super) fn remove_all(&self) -> Result<(), AttachError> {
@@ -78,14 +81,7 @@ impl Tcx<'_> {
 
 /// The programs of others on a hook.
 pub(super) fn foreign(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Vec<Foreign>, AttachError> {
-    let attached = match bpf::query(ifindex, hook) {
-        Ok(attached) => attached,
-        // No TCX, or no such device any more.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(failure("list programs", ifindex)(error)),
-    };
+    let attached = attached(ifindex, hook)?;
     let ours = info(&pins.link(ifindex, hook))
         .map_err(failure("look at a link", ifindex))?
         .map(|info| info.id);
@@ -105,6 +101,22 @@ pub(super) fn foreign(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Vec<Forei
             name: None,
         })
         .collect())
+}
+
+/// The links on a hook, ours and others'; 0 stands for a program without one.
+pub(super) fn links(ifindex: u32, hook: Hook) -> Result<Vec<u32>, AttachError> {
+    let attached = attached(ifindex, hook)?;
+    Ok(attached.into_iter().map(|program| program.link).collect())
+}
+
+/// What is on a hook; nothing where there is no TCX, or no such device any more.
+fn attached(ifindex: u32, hook: Hook) -> Result<Vec<bpf::Attached>, AttachError> {
+    match bpf::query(ifindex, hook) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => {
+            Ok(Vec::new())
+        }
+        attached => attached.map_err(failure("list programs", ifindex)),
+    }
 }
 
 /// The pinned link, if it is on that hook of that device. Its own word is not enough: a device that was

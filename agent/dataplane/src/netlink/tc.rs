@@ -1,6 +1,9 @@
 //! Traffic control: the `clsact` qdisc and the classifiers that hang on it.
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::{
+    fmt,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
 use zerocopy::FromBytes as _;
@@ -17,6 +20,15 @@ pub enum Hook {
     Ingress,
     /// What the device sends.
     Egress,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
 }
 
 impl Hook {

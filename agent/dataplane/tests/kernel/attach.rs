@@ -1,7 +1,7 @@
 //! Programs get onto devices and stay there; no packet slips through while they change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::UdpSocket,
     path::Path,
@@ -11,9 +11,11 @@ use std::{
 };
 
 use palisade_dataplane::{
+    bpffs,
     link::{
-        attach::{AttachError, Attachments, Hook, Report, Strategy, uninstall},
+        attach::{AttachError, Attachments, Hook, Report, Strategy},
         program::{LoadedProgram, Programs, Role},
+        uninstall::{self, Trace},
     },
     netlink::{Namespace, Socket},
     pins::{Pins, PinsError},
@@ -372,7 +374,20 @@ fn uninstalling_leaves_nothing() {
         let stream = Stream::start("a", node_address());
         stream.flow(50);
         assert_eq!(stream.arrived(), 0);
-        uninstall(Arc::into_inner(pins).unwrap()).unwrap();
+        let root = pins.root().to_owned();
+        let removed = uninstall::remove(Arc::into_inner(pins).unwrap()).unwrap();
+        let named: Vec<_> = removed.traces.iter().map(ToString::to_string).collect();
+        let how = match strategy {
+            Strategy::Tcx => "TCX link",
+            Strategy::Clsact => "clsact filter",
+        };
+        for place in ["ingress of veth-a", "egress of veth-a", "egress of up0"] {
+            assert!(named.contains(&format!("{how} at {place}")), "{named:?}");
+        }
+        let qdisc = "clsact qdisc of up0".to_owned();
+        assert_eq!(named.contains(&qdisc), strategy == Strategy::Clsact);
+        let left = uninstall::remains(&root, &removed.links).unwrap();
+        assert_eq!(left, []);
         // At once, not when the kernel gets round to it.
         stream.arrived();
         stream.flow(50);
@@ -383,6 +398,53 @@ fn uninstalling_leaves_nothing() {
             let attached = output(&format!("bpftool net show dev {device}"));
             assert!(!attached.contains("id "), "{attached}");
         }
+    });
+}
+
+#[test]
+fn what_is_not_removed_is_found() {
+    with_both(|strategy| {
+        small_node();
+        let pins = pins();
+        let root = pins.root().to_owned();
+        let exit = wanted(&[("up0", Role::Exit)]);
+        let reconcile = || attachments(&pins, strategy).reconcile(&programs(PASS), &exit);
+        clean(reconcile().unwrap());
+        let filter = Trace::Program {
+            device: Some("up0".to_owned()),
+            ifindex: index("up0"),
+            hook: Hook::Egress,
+            strategy: Strategy::Clsact,
+        };
+        let unknown = Trace::Unknown {
+            device: "up0".to_owned(),
+            hook: Hook::Egress,
+        };
+        let program = match strategy {
+            Strategy::Clsact => filter,
+            Strategy::Tcx => unknown,
+        };
+        let none = BTreeSet::new();
+        let found = uninstall::remains(&root, &none).unwrap();
+        let named = found.contains(&program);
+        assert_eq!(named, strategy == Strategy::Clsact, "{found:?}");
+        assert!(found.contains(&Trace::Path(root)), "{found:?}");
+        // Without a bpf filesystem nothing tells whose a link is.
+        let found = uninstall::remains(Path::new("/proc/palisade"), &none).unwrap();
+        assert_eq!(found, [program]);
+    });
+}
+
+#[test]
+fn a_bpf_filesystem_is_mounted_where_there_is_none_and_once() {
+    on_node(|| {
+        let folder = Path::new("/run");
+        assert!(bpffs::check(folder).is_err());
+        assert!(bpffs::mount(folder).unwrap());
+        bpffs::check(folder).unwrap();
+        Pins::lock(&folder.join("palisade"), |_| false).unwrap();
+        assert!(!bpffs::mount(folder).unwrap());
+        assert!(folder.join("palisade").exists(), "mounted over the first");
     });
 }
 
@@ -451,7 +513,7 @@ fn qdiscs_and_filters_of_others_are_left_alone() {
             (false, Some(stranger.id), Some("stranger"))
         );
         drop(attachments);
-        uninstall(Arc::into_inner(pins).unwrap()).unwrap();
+        uninstall::remove(Arc::into_inner(pins).unwrap()).unwrap();
         for device in ["veth-a", "up0"] {
             let filters = output(&format!("tc filter show dev {device} ingress"));
             assert!(
@@ -552,7 +614,7 @@ fn one_agent_at_a_time_holds_the_folder() {
             thread
         };
         // The holder uninstalls: who waited gets a folder that exists.
-        uninstall(first).unwrap();
+        uninstall::remove(first).unwrap();
         let second = waiting.join().unwrap().unwrap();
         assert_eq!(second.root(), root);
         assert!(matches!(

@@ -8,11 +8,13 @@ use std::{
 use aya::util::KernelVersion;
 use palisade_common::LAYOUT_VERSION;
 use palisade_dataplane::{
-    caps::{check_bpffs, check_capabilities, has_tcx},
+    bpffs,
+    caps::{check_capabilities, has_tcx},
     link::{
-        attach::{Attachments, uninstall},
+        attach::Attachments,
         discover::{Discovery, Missing},
         program::Role,
+        uninstall::{remains, remove},
     },
     load::{Entries, OBJECT, calibrate, load},
     netlink::Monitor,
@@ -140,7 +142,7 @@ fn everything() {
     if let Err(error) = check_capabilities() {
         panic!("{error}");
     }
-    check_bpffs(&PathBuf::from(BPFFS).join("palisade")).unwrap();
+    bpffs::check(&PathBuf::from(BPFFS).join("palisade")).unwrap();
     assert!(has_tcx().is_ok());
     let mut monitor = Monitor::open().unwrap();
     monitor.drain().unwrap();
@@ -193,6 +195,8 @@ fn everything() {
         );
     }
     drop(loaded);
-    uninstall(std::sync::Arc::into_inner(pins).unwrap()).unwrap();
+    let root = pins.root().to_owned();
+    let removed = remove(std::sync::Arc::into_inner(pins).unwrap()).unwrap();
+    assert_eq!(remains(&root, &removed.links).unwrap(), []);
     println!("{DONE}");
 }

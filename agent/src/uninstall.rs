@@ -1,0 +1,203 @@
+//! Takes Palisade off a node. [`cluster`] does it on all nodes of one.
+//!
+//! First goes what would make something anew, last what others still call. Then the node is looked at again.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    routing::get,
+};
+use palisade_dataplane::{
+    bpffs::BpffsError,
+    link::uninstall::{self, Removed},
+    pins::{Pins, PinsError},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    api::proto::Condition,
+    config::{self, Config},
+    telemetry::http,
+};
+
+pub mod cluster;
+
+/// How often a node in uninstall mode is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Where things lie on a node.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The folder of pins.
+    pub bpffs: PathBuf,
+    /// Where the agent listens.
+    pub socket: PathBuf,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What was removed, in that order.
+    pub removed: Vec<String>,
+    /// What is there all the same.
+    pub left: Vec<String>,
+}
+
+/// Takes everything off this node.
+///
+/// # Errors
+///
+/// An agent is at work, or something cannot be removed.
+pub fn node(places: &Places) -> anyhow::Result<Report> {
+    let Places { bpffs, socket } = places;
+    let mut report = Report::default();
+    // Nothing is made anew once the folder is locked: an agent that starts now waits.
+    let pins = match Pins::lock(bpffs, |_| false) {
+        Ok(pins) => Some(pins),
+        // Without a bpf filesystem nothing is pinned.
+        Err(PinsError::Bpffs(BpffsError::Missing { .. })) => None,
+        Err(error @ PinsError::Busy { .. }) => {
+            return Err(anyhow!(error).context(
+                "it would put back what is removed: end it first (helm uninstall palisade, or \
+                 kubectl delete daemonset palisade, both with --namespace), then run this again",
+            ));
+        }
+        Err(error) => return Err(anyhow!(error).context("while taking the folder of pins")),
+    };
+    let removed = match pins {
+        Some(pins) => uninstall::remove(pins).context("while removing programs and maps")?,
+        None => Removed::default(),
+    };
+    report
+        .removed
+        .extend(removed.traces.iter().map(ToString::to_string));
+    report.removed.extend(remove_socket(socket)?);
+    report.left = left(places, &removed.links)?;
+    Ok(report)
+}
+
+/// What is left of Palisade on this node; of TCX links, those of a list.
+fn left(places: &Places, links: &BTreeSet<u32>) -> anyhow::Result<Vec<String>> {
+    let traces = uninstall::remains(&places.bpffs, links).context("while looking for traces")?;
+    let mut left: Vec<_> = traces.iter().map(ToString::to_string).collect();
+    if places.socket.symlink_metadata().is_ok() {
+        left.push(places.socket.display().to_string());
+    }
+    Ok(left)
+}
+
+/// Removes the socket of an agent that was killed, and its folder if that is the usual one.
+fn remove_socket(socket: &Path) -> anyhow::Result<Option<String>> {
+    let context = || format!("while removing {}", socket.display());
+    let removed = match fs::remove_file(socket) {
+        Ok(()) => Some(socket.display().to_string()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(context),
+    };
+    if socket == Path::new(config::SOCKET)
+        && let Some(folder) = socket.parent()
+    {
+        match fs::remove_dir(folder) {
+            Err(error) if !stays(&error) => return Err(error).with_context(context),
+            _ => {}
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a folder is none of ours to remove: it is gone, has something else in it, or is mounted here.
+fn stays(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::DirectoryNotEmpty
+            | ErrorKind::ResourceBusy
+            | ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Takes everything off this node and stays until told to end; says at `/readyz` whether the node is clean. An agent
+/// that comes all the same is waited for.
+///
+/// # Errors
+///
+/// Signals cannot be had.
+pub async fn stay(config: &Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("while listening for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("while listening for signals")?;
+    let condition = |reason: Option<String>| Condition {
+        name: "clean".to_owned(),
+        ok: reason.is_none(),
+        reason,
+    };
+    let (tell, told) = watch::channel(condition(Some("starting".to_owned())));
+    let router = Router::new()
+        .route("/livez", get(async || "ok"))
+        .route("/readyz", get(readyz))
+        .with_state(told);
+    tokio::spawn(http::listen(config.http, router));
+    let places = Arc::new(Places {
+        bpffs: config.bpffs.clone(),
+        socket: config.socket.clone(),
+    });
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = look.tick() => {}
+        }
+        let places = places.clone();
+        let reason = tokio::task::spawn_blocking(move || clean(&places)).await?;
+        tell.send_if_modified(|known| {
+            let now = condition(reason);
+            let news = *known != now;
+            match &now.reason {
+                _ if !news => {}
+                None => tracing::info!("nothing of Palisade is left on this node"),
+                Some(reason) => tracing::warn!(reason, "this node is not clean"),
+            }
+            *known = now;
+            news
+        });
+    }
+}
+
+async fn readyz(
+    State(told): State<watch::Receiver<Condition>>,
+    query: RawQuery,
+) -> impl axum::response::IntoResponse {
+    let condition = told.borrow().clone();
+    http::answer("readyz", &[condition], query)
+}
+
+/// Removes what is there; why something still is.
+fn clean(places: &Places) -> Option<String> {
+    match left(places, &BTreeSet::new()) {
+        Ok(left) if left.is_empty() => return None,
+        _ => {}
+    }
+    match node(places) {
+        Ok(report) => {
+            for removed in &report.removed {
+                tracing::info!(removed, "removed");
+            }
+            (!report.left.is_empty()).then(|| format!("left: {}", report.left.join(", ")))
+        }
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
