@@ -18,6 +18,7 @@ mod cni;
 mod control_plane;
 mod network;
 mod node;
+mod removal;
 mod run;
 mod starts;
 mod suite;
@@ -39,6 +40,7 @@ const PROGRAMS: &[setup::Program] = &[
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
+    ("bpftool", "bpftool"),
 ];
 
 /// What to do with the cluster.
@@ -50,11 +52,13 @@ pub(crate) enum Command {
     Down,
     /// Build Palisade's image and install it by its chart
     Install(install::Options),
+    /// Uninstall Palisade by its chart, and prove that no node keeps a trace
+    Uninstall,
     /// Start it, install Palisade, and run the upstream suite of NetworkPolicy
     E2e(suite::Options),
     /// In the cluster that is up, with Palisade: what the first packets of pods meet
     Starts(starts::Options),
-    /// What the tests run: the suite in one cluster, some of it in another
+    /// What the tests run: the suite in one cluster, some of it and an uninstallation in another
     Check,
 }
 
@@ -122,6 +126,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Up(start) => up(&start.cluster),
         Command::Down => down(),
         Command::Install(options) => install::run(options),
+        Command::Uninstall => removal::run(),
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
         Command::Check => check(),
@@ -163,12 +168,15 @@ fn check() -> Result<()> {
         cni: Cni::Bridge,
         ..Options::default()
     };
-    let runs = [&whole, &suite::Options::some(other)].map(check_one);
-    runs.into_iter().collect()
+    let some = suite::Options::some(other);
+    let first = check_one(&whole, || suite::run(&whole));
+    // The shorter one leaves time.
+    let second = check_one(&some, || suite::run(&some).and_then(|()| removal::run()));
+    first.and(second)
 }
 
-fn check_one(options: &suite::Options) -> Result<()> {
-    let result = suite::run(options);
+fn check_one(options: &suite::Options, run: impl Fn() -> Result<()>) -> Result<()> {
+    let result = run();
     // What was said outlives the cluster.
     let logs = Run::here().path("logs");
     let kept = workspace::target_folder()?

@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    cluster::{components, install},
-    setup,
+    cluster::components,
+    deploy, setup,
     shell::{self, command},
     tidy, workspace,
 };
@@ -24,10 +24,10 @@ pub(crate) fn run() -> Result<()> {
     licences()
 }
 
-/// The Helm chart, where helm can be built; adds what was skipped.
+/// The chart and the manifests, where helm can be built; adds what was skipped.
 pub(crate) fn chart(skips: &mut Vec<String>) -> Result<()> {
     match components::compiler() {
-        Ok(_) => install::check_chart(),
+        Ok(_) => deploy::check(),
         Err(error) => {
             let reason = format!("the chart is not checked: {error:#}");
             println!("SKIP: {reason}");

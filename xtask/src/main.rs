@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cluster;
 mod demo;
+mod deploy;
 mod dist;
 mod image;
 mod kernels;
@@ -44,6 +45,8 @@ enum Command {
     Dist(dist::Options),
     /// Build the image into target/dist, as an archive that every engine loads
     Image(dist::Options),
+    /// Write deploy/kustomize anew, from the chart
+    Manifests(deploy::Options),
     /// A real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Kernels(options) => kernels::run(&options),
         Command::Dist(options) => dist::run(&options),
         Command::Image(options) => image::run(&options),
+        Command::Manifests(options) => deploy::run(&options),
         Command::Cluster(command) => cluster::run(&command),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),

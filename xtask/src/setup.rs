@@ -21,6 +21,9 @@ use crate::{
 /// Checks licences and sources of the dependencies.
 const CARGO_DENY: &str = "0.20.2";
 
+/// Holds objects against the schemas of Kubernetes; its version is that of the newest it knows.
+const KUBERNETES_VALIDATE: &str = "1.37.0";
+
 /// A program, or another file by its whole path, and the Debian package that has it.
 pub(crate) type Program = (&'static str, &'static str);
 
@@ -95,6 +98,37 @@ pub(crate) fn deny() -> Result<PathBuf> {
         clean(&root)?;
     }
     Ok(program)
+}
+
+/// The checker of Kubernetes' objects.
+pub(crate) struct Validator {
+    root: PathBuf,
+}
+
+impl Validator {
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.root.join("bin/kubernetes-validate"));
+        command.env("PYTHONPATH", &self.root);
+        command
+    }
+}
+
+/// Installs the checker of Kubernetes' objects from the Python Package Index.
+pub(crate) fn validator() -> Result<Validator> {
+    let name = format!("kubernetes-validate-{KUBERNETES_VALIDATE}");
+    let root = toolchain::cache()?.join(name);
+    let _lock = lock(&root)?;
+    let validator = Validator { root };
+    let mut version = validator.command();
+    // One whose Python has moved on exists and does not start.
+    if shell::output(version.arg("--version")).is_err() {
+        programs(&[("pip3", "python3-pip")])?;
+        let mut pip = command("python3 -m pip install --quiet --upgrade --target");
+        pip.arg(&validator.root);
+        pip.arg(format!("kubernetes-validate=={KUBERNETES_VALIDATE}"));
+        shell::run(&mut pip)?;
+    }
+    Ok(validator)
 }
 
 /// Installs the packages of those programs that are not there.

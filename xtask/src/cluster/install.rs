@@ -1,18 +1,17 @@
 //! Palisade in the cluster, as its users install it: its image and its chart.
 
-use std::{fs, process::Command};
+use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::{components::Component, network::NODES, node::Node, run::Run};
-use crate::{dist::Target, image, shell, workspace};
-
-/// The chart, from the top of the workspace.
-const CHART: &str = "deploy/helm/palisade";
-
-const NAMESPACE: &str = "kube-system";
+use super::{network::NODES, node::Node, run::Run};
+use crate::{
+    deploy::{CHART, NAMESPACE, helm},
+    dist::Target,
+    image, shell,
+};
 
 /// How to install.
 #[derive(Args, Clone, Default)]
@@ -21,6 +20,13 @@ pub(crate) struct Options {
     /// A value of the chart; may be given again
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+}
+
+impl Options {
+    /// Sets a value of the chart.
+    pub(super) fn set(&mut self, value: &str) {
+        self.set.push(value.to_owned());
+    }
 }
 
 /// Installs what is checked out, or replaces what was installed before.
@@ -76,36 +82,4 @@ pub(super) fn suspend(run: &Run, suspended: bool) -> Result<()> {
     ]);
     shell::output(gone.args(["--selector", "app.kubernetes.io/name=palisade"]))?;
     Ok(())
-}
-
-/// Checks the chart: what helm can tell of it, and that its version is that of the image.
-pub(crate) fn check_chart() -> Result<()> {
-    let version = workspace::version()?;
-    let chart = fs::read_to_string(format!("{CHART}/Chart.yaml")).context("read the chart")?;
-    for line in [
-        format!("version: {version}"),
-        format!("appVersion: {version}"),
-    ] {
-        ensure!(
-            chart.lines().any(|other| other == line),
-            "{CHART}: not {line}"
-        );
-    }
-    shell::run(helm()?.args(["lint", "--strict", "--quiet", CHART]))?;
-    let values = [
-        "serviceAccount.create=false,rbac.create=false",
-        "http.host=0.0.0.0",
-        "sysResource=true",
-    ];
-    for values in values {
-        let mut template = helm()?;
-        template.args(["template", "palisade", CHART, "--set", values]);
-        shell::output(&mut template)?;
-    }
-    Ok(())
-}
-
-/// What renders charts.
-fn helm() -> Result<Command> {
-    Ok(Command::new(Component::helm().build_all()?.join("helm")))
 }

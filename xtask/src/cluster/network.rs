@@ -32,19 +32,22 @@ pub(super) const NODES: &[Addresses] = &[
         node: "node1",
         address: "198.18.0.11",
         pods: "10.244.1.0/24",
+        bpffs: true,
     },
     Addresses {
         node: "node2",
         address: "198.18.0.12",
         pods: "10.244.2.0/24",
+        bpffs: false,
     },
 ];
 
-/// What a node is called, where it is, and what its pods get.
+/// What a node is called, where it is, what its pods get, and whether it has a bpf filesystem from the start.
 pub(super) struct Addresses {
     pub(super) node: &'static str,
     pub(super) address: &'static str,
     pub(super) pods: &'static str,
+    pub(super) bpffs: bool,
 }
 
 /// Makes the bridge, and the way to it.

@@ -22,11 +22,13 @@ use super::{
 };
 use crate::shell;
 
-/// What the namespaces are filled with; `$1` is the node's folder, `$2` that of the plugins.
+/// What the namespaces are filled with; `$1` is the node's folder, `$2` that of the plugins, `$3` whether to mount a bpf
+/// filesystem.
 const MOUNTS: &str = "\
 mount -t tmpfs run /run
 mkdir /run/netns
-mount -t bpf bpf /sys/fs/bpf
+while mountpoint -q /sys/fs/bpf; do umount /sys/fs/bpf; done
+if $3; then mount -t bpf bpf /sys/fs/bpf; fi
 mount -t overlay -o lowerdir=/etc,upperdir=$1/etc,workdir=$1/work etc /etc
 mount --bind $1/lib /var/lib
 mount --bind $1/log /var/log
@@ -47,6 +49,8 @@ const FOLDERS: &[&str] = &[
 
 /// Where below `/etc` the kubelet finds static pods.
 const MANIFESTS: &str = "kubernetes/manifests";
+/// Where the process of the kubelet is noted.
+const KUBELET: &str = "kubelet.process";
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -79,6 +83,7 @@ impl<'a> Node<'a> {
         holder.args(["--net", "--mount", "--propagation", "private"]);
         holder.args(["--", "sh", "-euc", MOUNTS, "sh"]);
         holder.arg(&folder).arg(run.path(cni::FOLDER));
+        holder.arg(addresses.bpffs.to_string());
         let process = wait_for_namespaces(run.start(name, &mut holder)?)?;
         run.write(Path::new(name).join("process"), &process.to_string())?;
         network::plug(plane.process(), process, addresses)?;
@@ -148,7 +153,8 @@ impl<'a> Node<'a> {
                 ("node-ip", &self.addresses.address),
             ],
         );
-        self.start_program("kubelet", &mut kubelet)?;
+        let kubelet = self.start_program("kubelet", &mut kubelet)?;
+        self.write(KUBELET, &kubelet.id().to_string())?;
 
         let config = kube_proxy(self.run, name, proxy);
         let config = self.write("kube-proxy.json", &format!("{config:#}"))?;
@@ -217,23 +223,33 @@ impl<'a> Node<'a> {
     /// A program of the cluster, on this node. Not by `ip netns exec`, which hides the control
     /// groups.
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args([
-            "--target",
-            &self.process.to_string(),
-            "--mount",
-            "--net",
-            "--",
-        ]);
-        command.arg(self.run.program(program));
+        let program = self.run.program(program);
+        self.inside(&program.display().to_string())
+    }
+
+    /// A command of the machine, on this node.
+    pub(super) fn inside(&self, words: &str) -> Command {
+        let process = self.process;
+        let mut command = shell::command(&format!(
+            "nsenter --target {process} --mount --net -- {words}"
+        ));
+        let usual = std::env::var("PATH").unwrap_or_default();
+        let own = self.run.path("bin");
+        command.env("PATH", format!("{}:{usual}:/usr/sbin:/sbin", own.display()));
         command
     }
 
+    /// Stops the kubelet, as if the node were lost, or lets it go on: `STOP`, `CONT`.
+    pub(super) fn signal_kubelet(&self, signal: &str) -> Result<()> {
+        let file = self.run.path(self.name()).join(KUBELET);
+        let process = fs::read_to_string(&file);
+        let process = process.with_context(|| format!("no {}", file.display()))?;
+        shell::output(&mut shell::command(&format!("kill -{signal} {process}")))?;
+        Ok(())
+    }
+
     fn start_program(&self, name: &str, command: &mut Command) -> Result<Daemon> {
-        let usual = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{usual}:/usr/sbin:/sbin", self.run.path("bin").display());
-        let name = format!("{}-{name}", self.name());
-        self.run.start(&name, command.env("PATH", path))
+        self.run.start(&format!("{}-{name}", self.name()), command)
     }
 
     fn write(&self, file: &str, content: &str) -> Result<PathBuf> {

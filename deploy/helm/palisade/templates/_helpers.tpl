@@ -22,8 +22,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "palisade.labels" -}}
 {{ include "palisade.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: agent
+{{ include "palisade.commonLabels" . }}
+{{- end }}
+
+{{- /* Those of a pod that the DaemonSet does not select. */ -}}
+{{- define "palisade.hookLabels" -}}
+app.kubernetes.io/name: {{ include "palisade.name" . | trunc 53 | trimSuffix "-" }}-uninstall
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: uninstall
+{{ include "palisade.commonLabels" . }}
+{{- end }}
+
+{{- define "palisade.hook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{- define "palisade.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: palisade
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}

@@ -1,0 +1,176 @@
+//! What users deploy: the chart, and plain manifests that are made of it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::{
+    cluster::components::{self, Component},
+    setup, shell, workspace,
+};
+
+/// The chart, from the top of the workspace.
+pub(crate) const CHART: &str = "deploy/helm/palisade";
+/// For `kubectl apply -k`, and for the first step of uninstalling.
+pub(crate) const MANIFESTS: &str = "deploy/kustomize";
+pub(crate) const UNINSTALL: &str = "deploy/kustomize-uninstall";
+/// Where both live.
+pub(crate) const NAMESPACE: &str = "kube-system";
+
+/// The minor versions of Kubernetes that every object has to fit.
+const VERSIONS: &[&str] = &["1.33", "1.34", "1.35", "1.36", "1.37"];
+
+/// Values that together reach every branch of the templates.
+const VALUES: &[&str] = &[
+    "",
+    "serviceAccount.create=false,rbac.create=false,uninstall.enabled=false",
+    "serviceAccount.name=other,serviceAccount.annotations.a=b,commonLabels.a=b,podLabels.a=b,podAnnotations.a=b",
+    "nameOverride=a,fullnameOverride=b,http.host=0.0.0.0,http.port=1234,sysResource=true",
+    "bpf.root=/bpf,bpf.autoMount.enabled=false,netnsDirs={/run/netns,/run/docker/netns}",
+    "bpf.autoMount.enabled=true,netnsDirs=null,securityContext.seLinuxOptions=null,resources=null",
+    "image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123",
+    "imagePullSecrets[0].name=a,extraArgs={--log=debug},extraEnv[0].name=A,extraEnv[0].value=b",
+    "extraVolumes[0].name=a,extraVolumes[0].emptyDir.medium=Memory,\
+     extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/a",
+    "cni.enabled=false,cni.onTimeout=allow,cni.waitSeconds=30",
+    "cni.confDir=,cni.binDir=/usr/libexec/cni",
+    "updateStrategy.type=OnDelete,updateStrategy.rollingUpdate=null,priorityClassName=,tolerations=null",
+    "updateStrategy.rollingUpdate.maxUnavailable=10%,securityContext.seLinuxOptions.type=a,\
+     affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=a",
+];
+
+/// Values that are misspelt, or mean nothing.
+const WRONG: &[&str] = &[
+    "netnsDir=/run/netns",
+    "netnsDirs={run}",
+    "bpf.automount.enabled=true",
+    "image.tga=1",
+    "image.digest=abc",
+    "http.port=0",
+    "attach=xdp",
+    "cni.waitSeconds=60",
+    "cni.onTimout=allow",
+    "securityContext.priviledged=true",
+    "securityContext.capabilities.adds={BPF}",
+    "resources.limit.cpu=1",
+    "updateStrategy.rollingUpdate.maxUnavaible=1",
+    "uninstall.timeout=1",
+    "readinessProbe.period=1",
+];
+
+/// Options of `cargo xtask manifests`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Write nothing; check chart and manifests, as the tests do
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.check {
+        return check();
+    }
+    let file = manifest_file();
+    fs::write(&file, manifests()?).with_context(|| format!("write {}", file.display()))?;
+    println!("{}", file.display());
+    Ok(())
+}
+
+/// Checks the chart and the manifests: that they render, with which values; that every object fits every version of
+/// Kubernetes; and that the manifests are those of the chart.
+pub(crate) fn check() -> Result<()> {
+    let version = workspace::version()?;
+    let chart = fs::read_to_string(format!("{CHART}/Chart.yaml")).context("read the chart")?;
+    for line in [
+        format!("version: {version}"),
+        format!("appVersion: {version}"),
+    ] {
+        ensure!(
+            chart.lines().any(|other| other == line),
+            "{CHART}: not {line}"
+        );
+    }
+    shell::run(helm()?.args(["lint", "--strict", "--quiet", CHART]))?;
+    let validator = setup::validator()?;
+    for values in VALUES {
+        let rendered = render(values, &[])?;
+        validate(&validator, &rendered).with_context(|| format!("{CHART} with {values:?}"))?;
+    }
+    for values in WRONG {
+        let refused = render(values, &[]).is_err();
+        ensure!(refused, "{CHART}: {values} is not refused");
+    }
+    let file = manifest_file();
+    let committed = fs::read_to_string(&file);
+    let committed = committed.with_context(|| format!("read {}", file.display()))?;
+    ensure!(
+        committed == manifests()?,
+        "{} is not what the chart renders: run `cargo xtask manifests`",
+        file.display()
+    );
+    let kubectl = Component::kubernetes(components::DEFAULT)?.build(&["kubectl"])?;
+    for folder in [MANIFESTS, UNINSTALL] {
+        let mut kustomize = Command::new(kubectl.join("kubectl"));
+        let rendered = shell::output(kustomize.args(["kustomize", folder]))?;
+        validate(&validator, &rendered).with_context(|| folder.to_owned())?;
+    }
+    let (sets, versions) = (VALUES.len(), VERSIONS.len());
+    println!("{sets} sets of values and the manifests fit {versions} versions of Kubernetes");
+    Ok(())
+}
+
+/// What renders charts.
+pub(crate) fn helm() -> Result<Command> {
+    Ok(Command::new(Component::helm().build_all()?.join("helm")))
+}
+
+fn manifest_file() -> PathBuf {
+    Path::new(MANIFESTS).join("palisade.yaml")
+}
+
+/// The chart's objects, without its hook, and without the words that say Helm looks after them.
+fn manifests() -> Result<String> {
+    const HELMS: &[&str] = &[
+        "# Source: ",
+        "app.kubernetes.io/managed-by: ",
+        "helm.sh/chart: ",
+    ];
+    let rendered = render("", &["--no-hooks"])?;
+    let of_helm = |line: &&str| !HELMS.iter().any(|word| line.trim_start().starts_with(word));
+    let lines = rendered.lines().filter(of_helm);
+    Ok(lines.map(|line| format!("{line}\n")).collect())
+}
+
+fn render(values: &str, extra: &[&str]) -> Result<String> {
+    let mut template = helm()?;
+    template.args(["template", "palisade", CHART, "--namespace", NAMESPACE]);
+    template.args(extra);
+    if !values.is_empty() {
+        template.args(["--set", values]);
+    }
+    shell::output(&mut template)
+}
+
+/// Holds every object of a text against the schemas; fields that no schema knows are errors.
+fn validate(validator: &setup::Validator, objects: &str) -> Result<()> {
+    for version in VERSIONS {
+        let mut command = validator.command();
+        command.args(["--strict", "--quiet", "-k", version, "/dev/stdin"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("run kubernetes-validate")?;
+        let mut input = child.stdin.take().context("no pipe")?;
+        input.write_all(objects.as_bytes())?;
+        drop(input);
+        let status = child.wait()?;
+        ensure!(status.success(), "it does not fit Kubernetes {version}");
+    }
+    Ok(())
+}
