@@ -50,9 +50,9 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
-    /// Tell whether this node has what the agent needs; nothing is changed.
+    /// Tell whether this node has what the agent needs, and who else is at work there; nothing is changed.
     ///
-    /// Exits 0 when it has, 1 when it has not.
+    /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
     Check(check::Args),
     /// Put the network plugin into the runtime's folders, for where the agent may not write; the chart's init container
     /// does.

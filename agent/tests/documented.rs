@@ -8,6 +8,7 @@ use palisade::{
         Issue, MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side,
         Status,
     },
+    check::{self, Finding, Report},
     engine::Summary,
     source::Effect,
     telemetry::metrics::{Measures, Metrics, Traffic, Verdict},
@@ -190,6 +191,19 @@ fn every_key_of_a_flow_is_documented() {
         }),
     });
     check(&FlowCounts { newest: 1, lost: 1 });
+}
+
+#[test]
+fn every_key_and_check_of_a_node_is_documented() {
+    let report: Report = check::node(&check::Places {
+        bpffs: "/sys/fs/bpf/palisade".into(),
+        cni: "/etc/cni/net.d".into(),
+    });
+    check(&report);
+    let words = words();
+    for Finding { name, .. } in report.checks {
+        assert!(words.contains(name), "{name}");
+    }
 }
 
 #[test]

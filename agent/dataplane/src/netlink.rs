@@ -21,11 +21,13 @@ use self::wire::{AddressHeader, Attributes, LinkHeader, Messages, Request, Route
 pub use self::{
     device::{Link, LocalAddress},
     monitor::{Changes, Monitor},
+    nft::{Chain, Netfilter},
     tc::{Filter, Hook},
 };
 
 mod device;
 mod monitor;
+mod nft;
 mod tc;
 mod wire;
 
@@ -91,8 +93,12 @@ impl Socket {
     ///
     /// The system call that failed.
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::of(NETLINK_ROUTE)
+    }
+
+    fn of(protocol: isize) -> Result<Self, NetlinkError> {
         let fail = |source| NetlinkError::new("open a socket", source);
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(fail)?;
+        let mut socket = netlink_sys::Socket::new(protocol).map_err(fail)?;
         socket.bind_auto().map_err(fail)?;
         socket.set_netlink_get_strict_chk(true).map_err(fail)?;
         socket.set_ext_ack(true).map_err(fail)?;

@@ -190,7 +190,7 @@ impl Pins {
 
     /// Where the link on a hook is pinned.
     pub(crate) fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
-        self.links_folder().join(format!("{ifindex}-{hook}"))
+        link(&self.root, ifindex, hook)
     }
 
     /// Every pinned link, by the device and hook it was made for.
@@ -261,7 +261,7 @@ impl Pins {
     }
 
     fn links_folder(&self) -> PathBuf {
-        self.root.join("links")
+        self.root.join(LINKS)
     }
 
     fn clsact(&self, ifindex: u32) -> PathBuf {
@@ -269,7 +269,13 @@ impl Pins {
     }
 }
 
+const LINKS: &str = "links";
 const CLSACT: &str = "clsact";
+
+/// Where the link on a hook is pinned, if it is.
+pub(crate) fn link(root: &Path, ifindex: u32, hook: Hook) -> PathBuf {
+    root.join(LINKS).join(format!("{ifindex}-{hook}"))
+}
 
 fn parse_link(name: &str) -> Option<(u32, Hook)> {
     let (ifindex, hook) = name.split_once('-')?;

@@ -103,6 +103,18 @@ pub(super) fn foreign(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Vec<Forei
         .collect())
 }
 
+/// The kernel's id of a pinned link; none if there is no such pin, nor may be.
+pub(super) fn pinned(path: &Path, ifindex: u32) -> Result<Option<u32>, AttachError> {
+    match info(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        // What is on another filesystem is no pin.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(None),
+        info => Ok(info
+            .map_err(failure("look at a link", ifindex))?
+            .map(|info| info.id)),
+    }
+}
+
 /// The links on a hook, ours and others'; 0 stands for a program without one.
 pub(super) fn links(ifindex: u32, hook: Hook) -> Result<Vec<u32>, AttachError> {
     let attached = attached(ifindex, hook)?;
