@@ -16,6 +16,7 @@ pub(crate) mod install;
 mod certificate;
 mod cni;
 mod control_plane;
+mod examples;
 mod network;
 mod node;
 mod removal;
@@ -52,13 +53,16 @@ pub(crate) enum Command {
     Down,
     /// Build Palisade's image and install it by its chart
     Install(install::Options),
+    /// Install Palisade and show the demo policies
+    Demo,
     /// Uninstall Palisade by its chart, and prove that no node keeps a trace
     Uninstall,
     /// Start it, install Palisade, and run the upstream suite of NetworkPolicy
     E2e(suite::Options),
     /// In the cluster that is up, with Palisade: what the first packets of pods meet
     Starts(starts::Options),
-    /// What the tests run: the suite in one cluster, some of it and an uninstallation in another
+    /// What the tests run: the suite in one cluster, some of it, the demo policies and an
+    /// uninstallation in another
     Check,
 }
 
@@ -126,6 +130,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Up(start) => up(&start.cluster),
         Command::Down => down(),
         Command::Install(options) => install::run(options),
+        Command::Demo => examples::run(),
         Command::Uninstall => removal::run(),
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
@@ -171,7 +176,11 @@ fn check() -> Result<()> {
     let some = suite::Options::some(other);
     let first = check_one(&whole, || suite::run(&whole));
     // The shorter one leaves time.
-    let second = check_one(&some, || suite::run(&some).and_then(|()| removal::run()));
+    let second = check_one(&some, || {
+        suite::run(&some)?;
+        examples::run()?;
+        removal::run()
+    });
     first.and(second)
 }
 

@@ -2,9 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +21,9 @@ pub(crate) const MANIFESTS: &str = "deploy/kustomize";
 pub(crate) const UNINSTALL: &str = "deploy/kustomize-uninstall";
 /// Where both live.
 pub(crate) const NAMESPACE: &str = "kube-system";
+
+/// What there is a script and a page for.
+const PAGES: &[&str] = &["kind", "minikube"];
 
 /// The minor versions of Kubernetes that every object has to fit.
 const VERSIONS: &[&str] = &["1.33", "1.34", "1.35", "1.36", "1.37"];
@@ -97,10 +99,9 @@ pub(crate) fn check() -> Result<()> {
         );
     }
     shell::run(helm()?.args(["lint", "--strict", "--quiet", CHART]))?;
-    let validator = setup::validator()?;
+    let mut objects = Vec::new();
     for values in VALUES {
-        let rendered = render(values, &[])?;
-        validate(&validator, &rendered).with_context(|| format!("{CHART} with {values:?}"))?;
+        objects.push(render(values, &[])?);
     }
     for values in WRONG {
         let refused = render(values, &[]).is_err();
@@ -117,12 +118,51 @@ pub(crate) fn check() -> Result<()> {
     let kubectl = Component::kubernetes(components::DEFAULT)?.build(&["kubectl"])?;
     for folder in [MANIFESTS, UNINSTALL] {
         let mut kustomize = Command::new(kubectl.join("kubectl"));
-        let rendered = shell::output(kustomize.args(["kustomize", folder]))?;
-        validate(&validator, &rendered).with_context(|| folder.to_owned())?;
+        objects.push(shell::output(kustomize.args(["kustomize", folder]))?);
     }
+    validate(&objects)?;
+    scripts()?;
     let (sets, versions) = (VALUES.len(), VERSIONS.len());
     println!("{sets} sets of values and the manifests fit {versions} versions of Kubernetes");
     Ok(())
+}
+
+/// Checks the scripts, and that the pages for readers say what they do.
+fn scripts() -> Result<()> {
+    setup::programs(&[("shellcheck", "shellcheck")])?;
+    let scripts: Vec<_> = crate::tidy::walk(Path::new("deploy"))?
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|kind| kind == "sh"))
+        .collect();
+    shell::run(Command::new("shellcheck").arg(".ci/run").args(&scripts))?;
+    for page in PAGES {
+        let read = |file: String| fs::read_to_string(&file).with_context(|| format!("read {file}"));
+        let text = words(&read(format!("docs/{page}.md"))?);
+        let script = read(format!("deploy/{page}/up.sh"))?;
+        for command in commands(&script) {
+            ensure!(text.contains(&command), "docs/{page}.md: no `{command}`");
+        }
+    }
+    Ok(())
+}
+
+/// The commands of a script, but those that only prepare it.
+fn commands(script: &str) -> Vec<String> {
+    let lines = script.replace("\\\n", " ");
+    let lines = lines.lines().map(words);
+    let idle = |line: &String| {
+        line.is_empty()
+            || ["#", "set ", "cd "]
+                .iter()
+                .any(|start| line.starts_with(start))
+    };
+    lines.filter(|line| !idle(line)).collect()
+}
+
+/// With one blank between words, and no breaks.
+fn words(text: &str) -> String {
+    let text = text.replace("\\\n", " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What renders charts.
@@ -157,20 +197,36 @@ fn render(values: &str, extra: &[&str]) -> Result<String> {
     shell::output(&mut template)
 }
 
-/// Holds every object of a text against the schemas; fields that no schema knows are errors.
-fn validate(validator: &setup::Validator, objects: &str) -> Result<()> {
+/// Holds every object of these texts against the schemas; fields that no schema knows are errors.
+fn validate(texts: &[String]) -> Result<()> {
+    let validator = setup::validator()?;
+    let folder = workspace::target_folder()?.join("objects");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut files = Vec::new();
+    for (number, text) in texts.iter().enumerate() {
+        let file = folder.join(format!("{number}.yaml"));
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        files.push(file);
+    }
     for version in VERSIONS {
         let mut command = validator.command();
-        command.args(["--strict", "--quiet", "-k", version, "/dev/stdin"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("run kubernetes-validate")?;
-        let mut input = child.stdin.take().context("no pipe")?;
-        input.write_all(objects.as_bytes())?;
-        drop(input);
-        let status = child.wait()?;
-        ensure!(status.success(), "it does not fit Kubernetes {version}");
+        command.args(["--strict", "--quiet", "-k", version]);
+        let output = command.args(&files).output();
+        let output = output.context("run kubernetes-validate")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "Kubernetes {version}:\n{said}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_may_go_over_several_lines() {
+        let script = "#!/bin/sh\n# Why.\nset -eu\ncd x\n\na --b \\\n    c <d\ne\n";
+        assert_eq!(commands(script), ["a --b c <d", "e"]);
+        assert_eq!(words("1.\n\n    a \\\n      b\n"), "1. a b");
+    }
 }

@@ -130,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Gives nodes the image that the specs ask for, by the names they use.
-fn load_images(run: &Run, tests: &Path) -> Result<()> {
+pub(super) fn load_images(run: &Run, tests: &Path) -> Result<()> {
     let names = shell::output(Command::new(tests.join("e2e.test")).arg("--list-images"))?;
     let names = names.lines().filter(|name| name.contains("/agnhost:"));
     let names: Vec<_> = names.collect();
