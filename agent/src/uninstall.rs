@@ -1,17 +1,20 @@
 //! Takes Palisade off a node. [`cluster`] does it on all nodes of one.
 //!
-//! First goes what would make something anew, last what others still call. Then the node is looked at again.
+//! First the network plugin leaves the runtime's lists, and what runs of it ends: no pod shall wait for an agent that is
+//! gone. Then programs and pins go, and last the plugin's program, for a runtime that reads its lists late. Whatever fails
+//! half-way is done by the next attempt. At the end the node is looked at again.
 
 use std::{
     collections::BTreeSet,
     fs,
     io::{self, ErrorKind},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use axum::{
     Router,
     extract::{RawQuery, State},
@@ -29,7 +32,12 @@ use tokio::{
 
 use crate::{
     api::proto::Condition,
-    config::{self, Config},
+    cni::{
+        folders::Folders,
+        record::Records,
+        removal::{remove_program, traces, withdraw},
+    },
+    config::{self, Config, plugin_folder},
     telemetry::http,
 };
 
@@ -45,6 +53,10 @@ pub struct Places {
     pub bpffs: PathBuf,
     /// Where the agent listens.
     pub socket: PathBuf,
+    /// Where plugin and agent meet.
+    pub records: PathBuf,
+    /// The runtime's folders, if the plugin may be there.
+    pub plugin: Option<Folders>,
 }
 
 /// What came of it.
@@ -62,7 +74,12 @@ pub struct Report {
 ///
 /// An agent is at work, or something cannot be removed.
 pub fn node(places: &Places) -> anyhow::Result<Report> {
-    let Places { bpffs, socket } = places;
+    let Places {
+        bpffs,
+        socket,
+        records,
+        plugin,
+    } = places;
     let mut report = Report::default();
     // Nothing is made anew once the folder is locked: an agent that starts now waits.
     let pins = match Pins::lock(bpffs, |_| false) {
@@ -77,6 +94,25 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
         }
         Err(error) => return Err(anyhow!(error).context("while taking the folder of pins")),
     };
+    ensure!(
+        UnixStream::connect(socket).is_err(),
+        "an agent answers at {}, and works in another folder: name it with --bpffs, or end the agent",
+        socket.display()
+    );
+    let plugins = match plugin {
+        Some(folders) if records.exists() || !traces(folders)?.is_empty() => {
+            let (lists, lock) = withdraw(folders, &Records::new(records))?;
+            let entries = lists
+                .iter()
+                .map(|list| format!("entry in {}", list.display()));
+            report.removed.extend(entries);
+            Some((folders, lock))
+        }
+        _ => None,
+    };
+    report
+        .removed
+        .extend(gone(socket, fs::remove_file(socket))?);
     let removed = match pins {
         Some(pins) => uninstall::remove(pins).context("while removing programs and maps")?,
         None => Removed::default(),
@@ -84,38 +120,52 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
     report
         .removed
         .extend(removed.traces.iter().map(ToString::to_string));
-    report.removed.extend(remove_socket(socket)?);
+    if let Some((folders, _lock)) = plugins {
+        let program = remove_program(folders)?;
+        let program = program.map(|program| program.display().to_string());
+        report.removed.extend(program);
+    }
+    let records = gone(records, fs::remove_dir_all(records))?;
+    report.removed.extend(records);
+    remove_folder(socket)?;
     report.left = left(places, &removed.links)?;
     Ok(report)
 }
 
 /// What is left of Palisade on this node; of TCX links, those of a list.
 fn left(places: &Places, links: &BTreeSet<u32>) -> anyhow::Result<Vec<String>> {
-    let traces = uninstall::remains(&places.bpffs, links).context("while looking for traces")?;
-    let mut left: Vec<_> = traces.iter().map(ToString::to_string).collect();
-    if places.socket.symlink_metadata().is_ok() {
-        left.push(places.socket.display().to_string());
+    let found = uninstall::remains(&places.bpffs, links).context("while looking for traces")?;
+    let mut left: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let mut files = vec![places.records.clone(), places.socket.clone()];
+    files.retain(|path| path.symlink_metadata().is_ok());
+    if let Some(folders) = &places.plugin {
+        files.extend(traces(folders)?);
     }
+    left.extend(files.iter().map(|path| path.display().to_string()));
     Ok(left)
 }
 
-/// Removes the socket of an agent that was killed, and its folder if that is the usual one.
-fn remove_socket(socket: &Path) -> anyhow::Result<Option<String>> {
-    let context = || format!("while removing {}", socket.display());
-    let removed = match fs::remove_file(socket) {
-        Ok(()) => Some(socket.display().to_string()),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(context),
-    };
-    if socket == Path::new(config::SOCKET)
-        && let Some(folder) = socket.parent()
-    {
-        match fs::remove_dir(folder) {
-            Err(error) if !stays(&error) => return Err(error).with_context(context),
-            _ => {}
-        }
+/// What was removed, if it was there.
+fn gone(path: &Path, removed: io::Result<()>) -> anyhow::Result<Option<String>> {
+    match removed {
+        Ok(()) => Ok(Some(path.display().to_string())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("while removing {}", path.display())),
     }
-    Ok(removed)
+}
+
+/// Removes the folder of the socket, if it is the usual one.
+fn remove_folder(socket: &Path) -> anyhow::Result<()> {
+    let usual = socket == Path::new(config::SOCKET);
+    let Some(folder) = socket.parent().filter(|_| usual) else {
+        return Ok(());
+    };
+    match fs::remove_dir(folder) {
+        Err(error) if !stays(&error) => {
+            Err(error).with_context(|| format!("while removing {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a folder is none of ours to remove: it is gone, has something else in it, or is mounted here.
@@ -152,6 +202,8 @@ pub async fn stay(config: &Config) -> anyhow::Result<()> {
     let places = Arc::new(Places {
         bpffs: config.bpffs.clone(),
         socket: config.socket.clone(),
+        records: plugin_folder(&config.socket),
+        plugin: config.plugin.folders(),
     });
     let mut look = tokio::time::interval(LOOK);
     loop {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     thread,
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ const READY: Duration = Duration::from_secs(20);
 /// How long an answer may take, or a silence lasts.
 const ANSWER: Duration = Duration::from_millis(300);
 const PORT: u16 = 8080;
+const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "ptp"}]}"#;
 
 /// A node with three pods, that know each other: `x/client`, `x/server` and `x/other`.
 struct Site {
@@ -323,10 +324,25 @@ fn only_uninstall_removes_policy_and_not_from_under_an_agent() -> Result<()> {
     for strategy in STRATEGIES {
         let mut site = Site::new(Cni::Ptp)?;
         site.manifests.apply(&nobody())?;
-        let mut agent = site.ready(&["--attach", strategy])?;
+        let folder = |name: &str| site.lab.path().join(name);
+        let (lists, programs) = (folder("lists"), folder("programs"));
+        fs::create_dir(&lists)?;
+        fs::create_dir(&programs)?;
+        let list = lists.join("10-x.conflist");
+        fs::write(&list, LIST)?;
+        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let plugin = [flag("cni-conf-dir", &lists), flag("cni-bin-dir", &programs)];
+        let [lists, program] = plugin.each_ref().map(String::as_str);
+        let mut agent = site.ready(&["--attach", strategy, lists, program])?;
         site.expect("client", "server", false)?;
-        let bpffs = site.bpffs();
-        let uninstall = ["uninstall", "--bpffs", bpffs.to_str().context("UTF-8")?];
+        agent
+            .process()
+            .wait_for_log("the network plugin is installed", READY)?;
+        ensure!(fs::read_to_string(&list)? != LIST, "no entry");
+        let (bpffs, socket) = (site.bpffs(), agent.socket().to_owned());
+        let places = [flag("bpffs", &bpffs), flag("socket", &socket)];
+        let [bpffs_flag, socket] = places.each_ref().map(String::as_str);
+        let uninstall = ["uninstall", bpffs_flag, socket, lists, program];
         let refused = site.palisade(&uninstall)?;
         ensure!(refused.status.code() == Some(1), "{refused:?}");
         let said = String::from_utf8_lossy(&refused.stderr);
@@ -341,6 +357,21 @@ fn only_uninstall_removes_policy_and_not_from_under_an_agent() -> Result<()> {
         site.expect("client", "server", true)?;
         ensure!(!bpffs.exists(), "nothing is left");
         let said = String::from_utf8_lossy(&done.stdout);
+        ensure!(fs::read_to_string(&list)? == LIST, "the entry is left");
+        let program = programs.join("palisade");
+        ensure!(!program.exists(), "the plugin's program is left");
+        let order = [
+            format!("removed: entry in {}", list.display()),
+            format!("removed: {}", bpffs.display()),
+            format!("removed: {}", program.display()),
+            format!("removed: {}", folder(&format!("{NODE}.cni")).display()),
+        ];
+        let lines: Vec<_> = said.lines().collect();
+        let places = order
+            .iter()
+            .map(|line| lines.iter().position(|other| other == line));
+        let places: Option<Vec<_>> = places.collect();
+        ensure!(places.is_some_and(|places| places.is_sorted()), "{said}");
         for device in ["veth-x-client", "veth-x-server", "veth-x-other"] {
             for hook in ["ingress", "egress"] {
                 let removed = said.lines().any(|line| {

@@ -3,10 +3,14 @@
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use super::{Exit, SOCKET, print};
-use crate::uninstall::{
-    Places, Report,
-    cluster::{self, DaemonSetName},
-    node,
+use crate::{
+    cni::folders::Folders,
+    config::plugin_folder,
+    uninstall::{
+        Places, Report,
+        cluster::{self, DaemonSetName},
+        node,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -17,6 +21,22 @@ pub(super) struct Args {
     /// Where the agent listens.
     #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
     socket: PathBuf,
+    /// Folder of the runtime's lists of network plugins.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PALISADE_CNI_CONF_DIR",
+        default_value = "/etc/cni/net.d"
+    )]
+    cni_conf_dir: PathBuf,
+    /// Folder of the runtime's network plugins.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PALISADE_CNI_BIN_DIR",
+        default_value = "/opt/cni/bin"
+    )]
+    cni_bin_dir: PathBuf,
     /// Switch the agents of this DaemonSet to uninstall mode, and wait until every node is clean. Deletes no object.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     daemonset: Option<DaemonSetName>,
@@ -49,6 +69,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = node(&Places {
         bpffs: args.bpffs.clone(),
         socket: args.socket.clone(),
+        records: plugin_folder(&args.socket),
+        plugin: Some(Folders {
+            lists: args.cni_conf_dir.clone(),
+            programs: args.cni_bin_dir.clone(),
+        }),
     })?;
     print(&text(&report));
     Ok(match report.left.is_empty() {

@@ -20,6 +20,8 @@ use crate::{
 /// What the kernel calls the programs, where filters hold them.
 const PROGRAMS: &[&str] = &["from_pod", "to_pod", "to_wire"];
 const FOLDER: &str = "/sys/fs/bpf/palisade";
+/// What a list of network plugins with ours is called here.
+const ENTRY: &str = "entry in ";
 const LINKS: &str = "/sys/fs/bpf/palisade/links/";
 /// On a node it is empty until the next boot.
 const RUN_FOLDER: &str = "/run/palisade";
@@ -154,17 +156,18 @@ fn attached(nodes: &[Node<'_>]) -> Result<BTreeSet<u64>> {
             let link = trace.starts_with(LINKS) && trace.ends_with("-ingress");
             link || trace.contains("from_pod")
         };
+        let plugin = |trace: &String| trace.starts_with(ENTRY);
         let mut found = Vec::new();
         for _ in 0..100 {
             found = traces(node)?;
-            if found.iter().any(of_pod) {
+            if found.iter().any(of_pod) && found.iter().any(plugin) {
                 break;
             }
             thread::sleep(Duration::from_millis(100));
         }
         ensure!(
-            found.iter().any(of_pod),
-            "{}: no program on a pod: {found:?}",
+            found.iter().any(of_pod) && found.iter().any(plugin),
+            "{}: no program on a pod, or no plugin: {found:?}",
             node.name()
         );
         for link in found.iter().filter(|trace| trace.starts_with(LINKS)) {
@@ -214,6 +217,12 @@ fn traces(node: &Node<'_>) -> Result<Vec<String>> {
     let qdiscs = shell::output(&mut node.inside("tc qdisc show"))?;
     let ours = qdiscs.lines().filter(|line| line.contains("clsact"));
     traces.extend(ours.map(str::to_owned));
+    // The network plugin: its program, and its entry.
+    let programs = shell::output(&mut node.inside("find /opt/cni/bin -name *palisade*"))?;
+    traces.extend(programs.lines().map(str::to_owned));
+    let entries = node.inside("grep -rl palisade /etc/cni/net.d").output();
+    let entries = String::from_utf8(entries.context("run grep")?.stdout)?;
+    traces.extend(entries.lines().map(|list| format!("{ENTRY}{list}")));
     // It fails where one of them is missing.
     let mut find = node.inside(&format!("find {FOLDER} {RUN_FOLDER}"));
     let found = find.output().context("run find")?.stdout;
