@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, bail, ensure};
 use axum::{
     Router,
     extract::{RawQuery, State},
@@ -87,12 +87,12 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
         // Without a bpf filesystem nothing is pinned.
         Err(PinsError::Bpffs(BpffsError::Missing { .. })) => None,
         Err(error @ PinsError::Busy { .. }) => {
-            return Err(anyhow!(error).context(
-                "it would put back what is removed: end it first (helm uninstall palisade, or \
-                 kubectl delete daemonset palisade, both with --namespace), then run this again",
-            ));
+            bail!(
+                "{error}, and would put back what is removed: end it first (helm uninstall palisade, or \
+                 kubectl delete daemonset palisade, both with --namespace), then run this again"
+            );
         }
-        Err(error) => return Err(anyhow!(error).context("while taking the folder of pins")),
+        Err(error) => return Err(error).context("while taking the folder of pins"),
     };
     ensure!(
         UnixStream::connect(socket).is_err(),

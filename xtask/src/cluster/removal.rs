@@ -55,8 +55,16 @@ pub(super) fn run() -> Result<()> {
     shell::run(&mut helm_uninstall(&run)?)?;
     clean(&nodes)?;
     ended(&programs)?;
-    let objects = objects(&run)?;
-    ensure!(objects.is_empty(), "{objects:?} are left");
+    let mut left = objects(&run)?;
+    // Pods end after what they belong to.
+    for _ in 0..100 {
+        if left.is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(300));
+        left = objects(&run)?;
+    }
+    ensure!(left.is_empty(), "{left:?} are left");
 
     by_manifests(&run, &nodes)?;
     let mut delete = run.kubectl();
