@@ -129,7 +129,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// Checks the scripts, and that the pages for readers say what they do.
 fn scripts() -> Result<()> {
-    setup::programs(&[("shellcheck", "shellcheck")])?;
+    setup::programs(setup::SCRIPTS)?;
     let scripts: Vec<_> = crate::tidy::walk(Path::new("deploy"))?
         .into_iter()
         .filter(|file| file.extension().is_some_and(|kind| kind == "sh"))

@@ -30,6 +30,9 @@ pub(crate) type Program = (&'static str, &'static str);
 /// Called by the tests and the demo.
 pub(crate) const NETWORK: &[Program] = &[("ip", "iproute2"), ("nft", "nftables")];
 
+/// Called by the checks of what is deployed.
+pub(crate) const SCRIPTS: &[Program] = &[("shellcheck", "shellcheck")];
+
 /// Called by `cargo xtask kernels`.
 pub(crate) const EMULATOR: &[Program] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -40,10 +43,12 @@ pub(crate) const EMULATOR: &[Program] = &[
 /// Everything, at once.
 pub(crate) fn run() -> Result<()> {
     programs(NETWORK)?;
+    programs(SCRIPTS)?;
     programs(EMULATOR)?;
     ebpf()?;
     target(Target::host()?.triple())?;
     deny()?;
+    validator()?;
     println!("everything is there");
     Ok(())
 }
