@@ -126,6 +126,18 @@ impl Agent {
         )
     }
 
+    /// What runs a program with the capabilities that the chart gives: BPF, NET_ADMIN and PERFMON, if no others are
+    /// named.
+    #[must_use]
+    pub fn limited(lab: &Lab, node: &str, capabilities: Option<&str>) -> Command {
+        let capabilities = capabilities.unwrap_or("+bpf,+net_admin,+perfmon");
+        let mut command = lab.node(node).endpoint.namespace.command("setpriv");
+        command
+            .args(["--no-new-privs", "--inh-caps=-all", "--bounding-set"])
+            .arg(format!("-all,{capabilities}"));
+        command
+    }
+
     fn launch(
         lab: &Lab,
         node: &str,

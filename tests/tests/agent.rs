@@ -628,16 +628,8 @@ fn three_capabilities_are_enough_and_each_is_needed() -> Result<()> {
         ("+bpf,+perfmon", false),
         ("+bpf,+net_admin", false),
     ] {
-        let mut command = site.lab.node(NODE).endpoint.namespace.command("setpriv");
-        let bounding = format!("-all,{capabilities}");
-        command
-            .args([
-                "--no-new-privs",
-                "--inh-caps=-all",
-                "--bounding-set",
-                &bounding,
-            ])
-            .arg(&program);
+        let mut command = Agent::limited(&site.lab, NODE, Some(capabilities));
+        command.arg(&program);
         let mut agent = Agent::start_as(
             &site.lab,
             NODE,

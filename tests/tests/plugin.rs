@@ -3,13 +3,18 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::chown,
     path::PathBuf,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use palisade::{api::proto::PodStatus, cni::record::Records};
+use palisade::{
+    api::proto::{Plugin, PodStatus},
+    cni::record::Records,
+};
 use palisade_tests::{
     agent::Agent,
     control_plane::Fake,
@@ -113,6 +118,16 @@ impl Site {
 
     fn add(&self, container: &str) -> Result<Running> {
         self.call("ADD", container, &self.configuration())
+    }
+
+    /// Folders as a runtime has them, of lists and of programs.
+    fn folders(&self) -> Result<[String; 2]> {
+        let [lists, programs] = ["lists", "programs"].map(|name| self.lab.path().join(name));
+        for folder in [&lists, &programs] {
+            fs::create_dir(folder)?;
+        }
+        replace(&lists.join("10-x.conflist"), LIST.as_bytes())?;
+        Ok([lists, programs].map(|folder| folder.display().to_string()))
     }
 
     fn end(running: Running) -> Result<Done> {
@@ -492,18 +507,10 @@ fn the_agent_keeps_the_plugin_installed_and_holds_nobody_while_it_writes() -> Re
         return Ok(());
     }
     let mut site = Site::new(Cni::Ptp)?;
-    let [lists, programs] = ["lists", "programs"].map(|name| site.lab.path().join(name));
-    for folder in [&lists, &programs] {
-        fs::create_dir(folder)?;
-    }
+    let folders = site.folders()?;
+    let [lists, programs] = folders.each_ref().map(PathBuf::from);
     let list = lists.join("10-x.conflist");
-    replace(&list, LIST.as_bytes())?;
-    let flags = [
-        "--cni-conf-dir",
-        lists.to_str().context("a path")?,
-        "--cni-bin-dir",
-        programs.to_str().context("a path")?,
-    ];
+    let flags = ["--cni-conf-dir", &folders[0], "--cni-bin-dir", &folders[1]];
     let start = || -> Result<Agent> {
         let mut agent = site.agent(&flags)?;
         agent.wait_until_ready(READY)?;
@@ -555,5 +562,44 @@ fn the_agent_keeps_the_plugin_installed_and_holds_nobody_while_it_writes() -> Re
         ensure!(Instant::now() < end, "{:?}", agent.status()?.pods);
         thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
+}
+
+#[test]
+fn folders_that_are_not_roots_are_written_by_who_may() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let site = Site::new(Cni::Ptp)?;
+    let folders = site.folders()?;
+    for folder in &folders {
+        chown(folder, Some(65534), Some(65534))?;
+    }
+    let flags = ["--cni-conf-dir", &folders[0], "--cni-bin-dir", &folders[1]];
+    let program = Agent::program()?;
+    let told = |wanted: bool| -> Result<Plugin> {
+        let mut command = Agent::limited(&site.lab, NODE, None);
+        command.arg(&program);
+        let manifests = site.manifests.folder();
+        let mut agent = Agent::start_as(&site.lab, NODE, command, &program, manifests, &flags)?;
+        agent.wait_until_ready(READY)?;
+        let end = Instant::now() + READY;
+        loop {
+            match agent.status()?.plugin {
+                Some(plugin) if plugin.installed == wanted => return Ok(plugin),
+                plugin => ensure!(Instant::now() < end, "{plugin:?}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let reason = told(false)?.reason.unwrap_or_default();
+    ensure!(reason.contains("ermission denied"), "{reason}");
+    let mut install = Command::new(&program);
+    install.arg("install-plugin").args(flags).arg("--socket");
+    let socket = site.lab.path().join(format!("{NODE}.sock"));
+    ensure!(install.arg(socket).status()?.success());
+    // The agent finds all as it should be.
+    let list = told(true)?.list.unwrap_or_default();
+    ensure!(fs::read_to_string(&list)?.contains("palisade"), "{list}");
     Ok(())
 }

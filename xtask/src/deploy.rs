@@ -42,6 +42,8 @@ const VALUES: &[&str] = &[
      extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/a",
     "cni.enabled=false,cni.onTimeout=allow,cni.waitSeconds=30",
     "cni.confDir=,cni.binDir=/usr/libexec/cni",
+    "cni.initContainer.enabled=true,bpf.autoMount.enabled=false",
+    "cni.initContainer.enabled=true,securityContext.seLinuxOptions=null",
     "updateStrategy.type=OnDelete,updateStrategy.rollingUpdate=null,priorityClassName=,tolerations=null",
     "updateStrategy.rollingUpdate.maxUnavailable=10%,securityContext.seLinuxOptions.type=a,\
      affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=a",
