@@ -76,13 +76,7 @@ pub(crate) struct Options {
 const AT_ONCE: usize = 2;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut skips = Vec::new();
-    check(&choose(&options.kernel)?, &mut skips)
-}
-
-/// Every kernel of this architecture; adds what was skipped.
-pub(crate) fn check_all(skips: &mut Vec<String>) -> Result<()> {
-    check(&choose(&[])?, skips)
+    check(&choose(&options.kernel)?)
 }
 
 fn choose(wanted: &[String]) -> Result<Vec<&'static Version>> {
@@ -100,7 +94,7 @@ fn choose(wanted: &[String]) -> Result<Vec<&'static Version>> {
     wanted.iter().map(known).collect()
 }
 
-fn check(versions: &[&'static Version], skips: &mut Vec<String>) -> Result<()> {
+fn check(versions: &[&'static Version]) -> Result<()> {
     setup::ebpf()?;
     let logs = workspace::target_folder()?.join("kernels");
     fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
@@ -114,7 +108,6 @@ fn check(versions: &[&'static Version], skips: &mut Vec<String>) -> Result<()> {
             Ok(fetched) => fetched,
             Err(error) => {
                 println!("SKIP: kernel {}: {error:#}", version.name);
-                skips.push(format!("kernel {}: {error:#}", version.name));
                 machines.push((version.name, None));
                 continue;
             }
@@ -135,9 +128,9 @@ fn check(versions: &[&'static Version], skips: &mut Vec<String>) -> Result<()> {
     for beside in machines.chunks(AT_ONCE) {
         rows.extend(boot_all(beside, &logs)?);
     }
-    for row in &rows {
-        let console = row.console.iter();
-        skips.extend(console.flat_map(|console| console.skips.iter().cloned()));
+    let consoles = rows.iter().filter_map(|row| row.console.as_ref());
+    for reason in consoles.flat_map(|console| &console.skips) {
+        println!("SKIP: {reason}");
     }
     print!("{}", table(&rows));
     let failed: Vec<_> = rows

@@ -146,6 +146,7 @@ pub(crate) fn programs(wanted: &[Program]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    let _lock = one_at_a_time()?;
     let packages = missing.join(" ");
     if !shell::is_root()? || shell::find("apt-get").is_none() {
         bail!("these are missing, install them first: apt-get install {packages}");
@@ -205,6 +206,7 @@ fn rustup(kind: &str, name: &str) -> Result<()> {
     if shell::find("rustup").is_none() {
         bail!("the toolchain lacks the {kind} {name}, and there is no rustup to add it");
     }
+    let _lock = one_at_a_time()?;
     shell::run(command("rustup").args([kind, "add", name]))
 }
 
@@ -226,6 +228,11 @@ fn starts(program: &Path) -> bool {
 fn top(program: &Path) -> Result<&Path> {
     let top = program.ancestors().nth(2);
     top.with_context(|| format!("{} has no folder", program.display()))
+}
+
+/// Neither apt nor rustup likes another beside it; to add what is there already costs them little.
+fn one_at_a_time() -> Result<File> {
+    lock(&toolchain::cache()?.join("setup"))
 }
 
 /// Keeps two checkouts from building the same tool at once, until it is dropped.

@@ -8,7 +8,7 @@ use clap::Args;
 use self::report::{Beside, Report, Tally};
 use crate::{
     cluster::{self, components},
-    dist, kernels, lint, setup, tidy,
+    lint, setup, tidy,
 };
 
 mod programs;
@@ -23,6 +23,14 @@ const TOOLS: &[setup::Program] = &[
     ("iptables", "iptables"),
     ("bpftool", "bpftool"),
     ("openssl", "openssl"),
+];
+
+/// What mostly waits, or builds where the others do not: they have processes of their own, one after the other. The
+/// cluster's image and the kernels' guests hold the release binary.
+const BESIDE: &[(&str, &str)] = &[
+    ("release binary", "dist"),
+    ("cluster", "cluster check"),
+    ("kernels", "kernels"),
 ];
 
 /// Options of `cargo xtask test`.
@@ -43,24 +51,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.step("tests", |tally| tests(tier..=tier, tally));
         return report.finish();
     }
+    let beside = (!options.quick)
+        .then(|| Beside::start(BESIDE))
+        .transpose()?;
     report.step("format", |_| lint::format());
     report.step("tidy", |_| tidy::run());
     report.step("clippy", |_| lint::clippy());
     report.step("clippy for BPF", |_| lint::clippy_bpf());
-    if options.quick {
+    let Some(beside) = beside else {
         report.step("tests", |tally| tests(0..=QUICK, tally));
-    } else {
-        report.step("documentation", |_| lint::document());
-        report.step("chart", |tally| lint::chart(&mut tally.skips));
-        report.step("licences", |_| lint::licences());
-        report.step("release binary", |_| dist::run(&dist::Options::default()));
-        // Built before anything runs that looks at the clock.
-        report.step("parts of a cluster", |_| cluster::prepare());
-        let cluster = Beside::start("cluster", &["cluster", "check"]);
-        report.step("tests", |tally| tests(0..=HIGHEST, tally));
-        report.step("kernels", |tally| kernels::check_all(&mut tally.skips));
-        report.join(cluster);
-    }
+        return report.finish();
+    };
+    report.step("documentation", |_| lint::document());
+    report.step("chart", |tally| lint::chart(&mut tally.skips));
+    report.step("licences", |_| lint::licences());
+    // Built before anything runs that looks at the clock.
+    report.step("parts of a cluster", |_| cluster::prepare());
+    report.step("tests", |tally| tests(0..=HIGHEST, tally));
+    report.join(beside);
     report.finish()
 }
 

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    panic,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -60,34 +62,40 @@ struct Step {
     error: Option<String>,
 }
 
+impl Step {
+    fn run(name: &'static str, step: impl FnOnce() -> Result<()>) -> Self {
+        let start = Instant::now();
+        let error = step().err().map(|error| format!("{error:#}"));
+        let took = start.elapsed();
+        Self { name, took, error }
+    }
+}
+
 impl Report {
     pub(super) fn step(&mut self, name: &'static str, step: impl FnOnce(&mut Tally) -> Result<()>) {
         println!("\n== {name}");
-        let start = Instant::now();
-        let result = step(&mut self.tally);
-        self.end(name, start, result);
+        let step = Step::run(name, || step(&mut self.tally));
+        self.end(step);
     }
 
-    /// Waits for a step that was begun beside others.
-    pub(super) fn join(&mut self, beside: Result<Beside>) {
-        println!("\n== end of the steps beside");
-        let (name, start, result) = match beside {
-            Ok(beside) => (beside.name, beside.start, beside.wait(&mut self.tally)),
-            Err(error) => ("beside", Instant::now(), Err(error)),
-        };
-        self.end(name, start, result);
+    /// Waits for the steps that were begun beside the others.
+    pub(super) fn join(&mut self, beside: Beside) {
+        let ended = beside.0.join();
+        for (step, log) in ended.unwrap_or_else(|cause| panic::resume_unwind(cause)) {
+            println!("\n== {}, beside the others", step.name);
+            for line in String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).lines() {
+                println!("{line}");
+                self.tally.see(line);
+            }
+            self.end(step);
+        }
     }
 
-    fn end(&mut self, name: &'static str, start: Instant, result: Result<()>) {
-        let error = result.err().map(|error| format!("{error:#}"));
-        if let Some(error) = &error {
+    fn end(&mut self, step: Step) {
+        if let Some(error) = &step.error {
             println!("FAILED: {error}");
         }
-        self.steps.push(Step {
-            name,
-            took: start.elapsed(),
-            error,
-        });
+        self.steps.push(step);
     }
 
     pub(super) fn finish(self) -> Result<()> {
@@ -128,45 +136,36 @@ fn counted(words: &[String]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// A step that is a process of its own, because it waits for most of its time; what it says is read at its end.
-pub(super) struct Beside {
-    name: &'static str,
-    start: Instant,
-    process: Child,
-    log: PathBuf,
-}
+/// Steps that are processes of their own, one after the other, beside those of the run; what they say is read at the end.
+pub(super) struct Beside(JoinHandle<Vec<(Step, PathBuf)>>);
 
 impl Beside {
-    /// Starts this very program with other arguments.
-    pub(super) fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
-        println!("\n== {name}, beside what follows");
-        let log = workspace::target_folder()?.join(format!("{name}.log"));
-        let file = File::create(&log).with_context(|| format!("write {}", log.display()))?;
-        // The file may have been built anew since.
-        let process = Command::new("/proc/self/exe")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn();
-        Ok(Self {
-            name,
-            start: Instant::now(),
-            process: process.context("start this program again")?,
-            log,
-        })
+    /// Starts this very program with the arguments of each step in turn, whatever became of those before it.
+    pub(super) fn start(steps: &'static [(&'static str, &'static str)]) -> Result<Self> {
+        let folder = workspace::target_folder()?;
+        Ok(Self(thread::spawn(move || {
+            let run = |(name, arguments): &(&'static str, &'static str)| {
+                let log = folder.join(format!("{}.log", name.replace(' ', "-")));
+                (Step::run(name, || again(arguments, &log)), log)
+            };
+            steps.iter().map(run).collect()
+        })))
     }
+}
 
-    fn wait(mut self, tally: &mut Tally) -> Result<()> {
-        let status = self.process.wait()?;
-        let said = fs::read(&self.log)?;
-        for line in String::from_utf8_lossy(&said).lines() {
-            println!("{line}");
-            tally.see(line);
-        }
-        ensure!(status.success(), "{status}, see {}", self.log.display());
-        Ok(())
-    }
+/// Runs this program with other arguments.
+fn again(arguments: &str, log: &Path) -> Result<()> {
+    let file = File::create(log).with_context(|| format!("write {}", log.display()))?;
+    // Not by its name: the file may have been built anew since.
+    let status = Command::new("/proc/self/exe")
+        .args(arguments.split(' '))
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()
+        .context("start this program again")?;
+    ensure!(status.success(), "{status}, see {}", log.display());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,5 +207,24 @@ mod tests {
         });
         assert!(ran);
         assert!(report.finish().is_err());
+    }
+
+    #[test]
+    fn steps_beside_others_are_told_in_order_and_a_failed_one_fails_the_run() -> Result<()> {
+        // This very program is that of these tests.
+        let beside = Beside::start(&[("refused", "--no-such-option"), ("listed", "--list")])?;
+        let mut report = Report::default();
+        report.step("other", |_| Ok(()));
+        report.join(beside);
+        let steps = report.steps.iter();
+        let ended: Vec<_> = steps
+            .map(|step| (step.name, step.error.is_none()))
+            .collect();
+        assert_eq!(
+            ended,
+            [("other", true), ("refused", false), ("listed", true)]
+        );
+        assert!(report.finish().is_err());
+        Ok(())
     }
 }
