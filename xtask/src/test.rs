@@ -25,8 +25,8 @@ const TOOLS: &[setup::Program] = &[
     ("openssl", "openssl"),
 ];
 
-/// What mostly waits, or builds where the others do not: they have processes of their own, one after the other. The
-/// cluster's image and the kernels' guests hold the release binary.
+/// What builds in folders of its own or waits for most of its time: processes of their own, one after the other. The
+/// cluster and the kernels' guests run the release binary.
 const BESIDE: &[(&str, &str)] = &[
     ("release binary", "dist"),
     ("cluster", "cluster check"),
