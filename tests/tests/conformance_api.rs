@@ -1,10 +1,14 @@
 //! The cases of the upstream suite, through a real API server: agents watch it as they would in a cluster, and real
 //! sockets tell what passes.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
+use palisade::api::{client, proto::Explanation};
 use palisade_tests::{
     agent::Agent,
     control_plane::{ControlPlane, Objects, Relay, skip_without_assets},
@@ -43,6 +47,68 @@ fn mask(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(mask),
         Value::Object(fields) => fields.values_mut().for_each(mask),
         _ => {}
+    }
+}
+
+/// Objects by which agents show that they know all that was told before them. Of the kinds that decide each has its own
+/// watch, and a port is open once the newest of all of them is known.
+struct Fence {
+    port: u16,
+}
+
+impl Fence {
+    fn objects(&self) -> [Value; 4] {
+        let step = json!({"step": self.port.to_string()});
+        let pod = |name: &str, address: &str, labels: &Value| {
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "namespace": "fence", "labels": labels},
+                "spec": {"nodeName": "nowhere", "containers": [{"name": "main"}]},
+                "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+            })
+        };
+        let peer = json!({"namespaceSelector": {"matchLabels": step}, "podSelector": {"matchLabels": step}});
+        [
+            json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fence", "labels": step},
+            }),
+            pod("client", "192.0.2.1", &step),
+            pod("server", "192.0.2.2", &json!({})),
+            json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "step", "namespace": "fence"},
+                "spec": {"podSelector": {}, "ingress": [{"from": [peer], "ports": [{"port": self.port}]}]},
+            }),
+        ]
+    }
+
+    /// Makes these the objects, and waits until agents enforce them.
+    fn tell(
+        &mut self,
+        told: Vec<Value>,
+        objects: &mut Objects<'_>,
+        agents: &mut [Agent],
+    ) -> Result<()> {
+        objects.sync(&[told, self.objects().into()].concat())?;
+        self.port += 1;
+        for object in self.objects() {
+            objects.apply(&object)?;
+        }
+        let question = format!(
+            "/v1/explain?from=fence/client&to=fence/server&port={}/TCP",
+            self.port
+        );
+        let deadline = Instant::now() + PATIENCE.settle;
+        for agent in agents {
+            // A pod that is not known yet is an error.
+            while !client::get::<Explanation>(agent.socket(), &question).is_ok_and(|it| it.allowed)
+            {
+                ensure!(Instant::now() < deadline, "an agent does not know all");
+                thread::sleep(Duration::from_millis(5));
+            }
+            agent.wait_until_ready(PATIENCE.settle)?;
+        }
+        Ok(())
     }
 }
 
@@ -89,12 +155,13 @@ fn play(
     case: &Case,
     control_plane: &ControlPlane,
     objects: &mut Objects<'_>,
+    fence: &mut Fence,
     stage: &mut Option<Stage>,
 ) -> Result<()> {
     let placement = Placement::of(case, 2, Cni::Ptp)?;
     let plan = placement.plan();
     let mut cluster = Cluster::new(case, placement, 4)?;
-    objects.sync(&told(&cluster))?;
+    objects.sync(&[told(&cluster), fence.objects().into()].concat())?;
     let stage = match stage.take_if(|stage| stage.plan == format!("{plan:?}")) {
         Some(fitting) => stage.insert(fitting),
         None => {
@@ -112,7 +179,7 @@ fn play(
     for (number, step) in case.steps.iter().enumerate() {
         cluster.apply(step)?;
         cluster.populate(lab)?;
-        objects.sync(&told(&cluster))?;
+        fence.tell(told(&cluster), objects, agents)?;
         let checks: Vec<_> = step.probes.iter().map(|probe| probe.check(4)).collect();
         let looked = lab.expect(&checks, PATIENCE);
         looked.with_context(|| {
@@ -138,9 +205,10 @@ fn end_to_end_cases_hold_through_the_api_server() -> Result<()> {
     let begun = Instant::now();
     let mut failures = Vec::new();
     let mut objects = Objects::new(&control_plane);
+    let mut fence = Fence { port: 1 };
     let mut stage = None;
     for case in &cases {
-        if let Err(error) = play(case, &control_plane, &mut objects, &mut stage) {
+        if let Err(error) = play(case, &control_plane, &mut objects, &mut fence, &mut stage) {
             // What went wrong may go on.
             stage = None;
             eprintln!("{} fails: {error:#}", case.name);
