@@ -1,7 +1,10 @@
 //! Policy behind the real kube-proxy, in both of its modes: it watches a real API server and translates on two nodes,
 //! while agents judge what comes out.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
@@ -9,16 +12,14 @@ use palisade_tests::{
     lab::{Cni, both},
     probe::Protocol,
     site::{
-        EXTERNAL, Expected, INTERNET, NODE_PORT, PORT, PROTOCOLS, SETTLE, STYLES, Site, TARGET,
-        VIP, block, by_both, from_the_internet, kind, nothing, of_family, only_from, only_good,
-        port_name,
+        BALANCER, EXTERNAL, Expected, INTERNET, NODE_PORT, PORT, PROTOCOLS, SETTLE, STYLES, Site,
+        TARGET, VIP, block, by_both, from_the_internet, kind, nothing, of_family, only_from,
+        only_good, port_name, service,
     },
     skip_without_root,
 };
 use serde_json::{Value, json};
 
-/// What a load balancer would have given the Service.
-const BALANCER: [u8; 4] = [198, 51, 100, 20];
 const NODES: [&str; 2] = ["node1", "node2"];
 const FAMILIES: [u8; 2] = [4, 6];
 
@@ -118,24 +119,6 @@ impl<'a> World<'a> {
             format!("kube-proxy says:\n{}", logs.collect::<String>())
         })
     }
-}
-
-fn service() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "service", "namespace": "x"},
-        "spec": {
-            "type": "LoadBalancer",
-            "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
-            "clusterIP": both(VIP.into())[0], "clusterIPs": both(VIP.into()),
-            "externalIPs": both(EXTERNAL.into()),
-            "ports": PROTOCOLS.map(|protocol| json!({
-                "name": port_name(protocol), "protocol": protocol.to_string(),
-                "port": PORT, "targetPort": port_name(protocol), "nodePort": NODE_PORT,
-            })),
-        },
-        "status": {"loadBalancer": {"ingress": both(BALANCER.into()).map(|it| json!({"ip": it}))}},
-    })
 }
 
 #[test]
@@ -251,12 +234,10 @@ fn a_client_stays_with_its_backend(world: &mut World<'_>) -> Result<()> {
     let affinity = json!({"sessionAffinity": "ClientIP"});
     world.serve(&["near-bad", "far-good", "far-bad"], &affinity)?;
     for protocol in PROTOCOLS {
-        let case = [("client", SocketAddr::new(vip, PORT), protocol, None)];
+        let cases = [("client", SocketAddr::new(vip, PORT), protocol, None); 8];
         let answers = until(
-            || {
-                let answers = (0..8).map(|_| Ok(world.site.ask(&case)?.remove(0)));
-                answers.collect::<Result<Vec<_>>>()
-            },
+            // A lost answer would look like another backend.
+            || world.site.ask_for(Duration::from_secs(3), &cases),
             |answers| answers.iter().flatten().all(|it| it != "near-good"),
         )?;
         let right = |it: &Option<String>| it.as_deref().is_none_or(|it| it == "far-good");
