@@ -43,7 +43,7 @@ agent,system:serviceaccount:kube-system:palisade,agent,\"system:serviceaccounts,
 /// The ClusterRole that is shipped.
 const ROLE: &str = include_str!("../../deploy/helm/palisade/templates/clusterrole.yaml");
 /// How long either may take to start.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// Whether there is no control plane to start; says so if there is none.
 #[must_use]

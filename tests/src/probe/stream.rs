@@ -12,11 +12,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustix::net::sockopt;
 
 use crate::lab::Endpoint;
 
 /// How long the last datagrams may be on their way.
 const DRAIN: Duration = Duration::from_millis(200);
+
+/// Bytes of datagrams that may wait for the receiver: some ten seconds' of a thousand a second.
+const QUEUE: usize = 8 << 20;
 
 /// From which ports a stream is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,8 @@ impl Stream {
         let source = from.address(family).context("no address of that family")?;
         let server = to.namespace.run(|| UdpSocket::bind((served, port)))?;
         server.set_read_timeout(Some(Duration::from_millis(20)))?;
+        // What waits for a busy machine is not lost.
+        sockopt::set_socket_recv_buffer_size_force(&server, QUEUE)?;
         // Made inside, used from here: sockets stay where they were made.
         let sockets: Vec<_> = from.namespace.run(|| {
             let count = if ports == Ports::One { 1 } else { FRESH };

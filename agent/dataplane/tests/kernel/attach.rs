@@ -601,7 +601,8 @@ fn one_agent_at_a_time_holds_the_folder() {
             Pins::lock(&root, |_| false),
             Err(PinsError::Busy { .. })
         ));
-        let waiting = {
+        // Who waits may do so for more than one turn.
+        let (waiting, _heard) = {
             let root = root.clone();
             let (said, heard) = std::sync::mpsc::channel();
             let thread = thread::spawn(move || {
@@ -611,7 +612,7 @@ fn one_agent_at_a_time_holds_the_folder() {
                 })
             });
             assert!(heard.recv().unwrap() < Duration::from_millis(50));
-            thread
+            (thread, heard)
         };
         // The holder uninstalls: who waited gets a folder that exists.
         uninstall::remove(first).unwrap();
