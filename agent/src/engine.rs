@@ -165,6 +165,8 @@ pub struct Engine {
     /// Of the source.
     issues: Arc<[Issue]>,
     synced: bool,
+    /// Whether an update has ended: until then nothing is known of the pods.
+    settled: bool,
     /// Why the source cannot be reached.
     unreachable: Option<String>,
     due: Due,
@@ -231,6 +233,7 @@ impl Engine {
             pods: Pods::default(),
             issues: Arc::new([]),
             synced: false,
+            settled: false,
             unreachable: None,
             due: Due::default(),
             waiting: Vec::new(),

@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use palisade::api::proto::DriftStatus;
+use palisade::api::{
+    client,
+    proto::{DriftStatus, Status},
+};
 use palisade_tests::{
     agent::Agent,
     lab::{Cni, Lab, Plan},
@@ -497,6 +500,36 @@ fn a_pod_whose_interface_comes_later_is_enforced_then() -> Result<()> {
     ensure!(agent.wait_until_ready(Duration::from_millis(300)).is_err());
     site.manifests.delete(&late)?;
     agent.wait_until_ready(READY)
+}
+
+#[test]
+fn the_first_healthy_status_knows_every_pod() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let mut site = Site::new(Cni::Ptp)?;
+    // So many that somebody asks while they are taken in.
+    for number in 0..2000_u32 {
+        let address = IpAddr::from((0x0a80_0000 + number).to_be_bytes());
+        let mut far = pod(&format!("far-{number}"), vec![json!({"ip": address})]);
+        far["spec"]["nodeName"] = json!("elsewhere");
+        site.manifests.apply(&far)?;
+    }
+    let agent = site.agent(&[])?;
+    let deadline = Instant::now() + READY;
+    loop {
+        match client::get::<Status>(agent.socket(), "/v1/status") {
+            Ok(Status { healthy, pods, .. }) if healthy => {
+                ensure!(
+                    pods.len() == 3 && pods.iter().all(|pod| pod.enforced),
+                    "{pods:#?}"
+                );
+                return Ok(());
+            }
+            _ => ensure!(Instant::now() < deadline, "not healthy"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -78,10 +78,10 @@ impl Engine {
             ok: failure.is_none(),
             reason: failure,
         };
-        let updated = if self.synced {
-            self.failure.clone()
-        } else {
-            None
+        let updated = match &self.failure {
+            _ if !self.synced => None,
+            None if !self.settled => Some("no update has ended yet".to_owned()),
+            failure => failure.clone(),
         };
         vec![
             of("source", source),

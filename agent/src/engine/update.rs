@@ -48,6 +48,7 @@ impl Engine {
             .update(compiled, &change, &placement.wanted, now);
         outcome.failures.extend(failures);
         self.pods.settle(placement, &outcome);
+        self.settled = true;
         for failure in &outcome.report.failures {
             let cause = std::error::Error::source(failure).map(ToString::to_string);
             tracing::error!(%failure, cause, "a write failed");
