@@ -169,13 +169,15 @@ impl Lab {
         pods.map(|pod| &pod.endpoint).chain(nodes)
     }
 
-    /// Makes a pod, `ns/pod`, on a node, with the next addresses of the node's range.
+    /// Makes a pod, `ns/pod`, on a node, with the next free addresses of the node's range.
     ///
     /// # Errors
     /// Where the name is taken or the range used up.
     pub fn add_pod(&mut self, name: &str, node: &str) -> Result<&Pod> {
+        let taken = self.pods.values().flat_map(|pod| &pod.endpoint.addresses);
+        let taken = taken.copied().collect();
         let node = self.nodes.get_mut(node).context("no such node")?;
-        let (addresses, node) = (node.next_addresses()?, node.name.clone());
+        let (addresses, node) = (node.next_addresses(&taken)?, node.name.clone());
         self.add_pod_at(name, &node, &addresses)
     }
 

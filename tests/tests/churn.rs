@@ -1,7 +1,9 @@
 //! Pods that come and go by the hundred leave nothing behind.
+//!
+//! `PALISADE_CHURN_ROUNDS` says how often all of them are replaced, for a longer run.
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -21,9 +23,16 @@ const NODE: &str = "node1";
 const PORT: u16 = 8080;
 const READY: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(20);
-/// Pods that are there at a time, and how often all of them are replaced.
+/// Pods that are there at a time.
 const PODS: usize = 5;
-const ROUNDS: usize = 20;
+
+/// How often all of them are replaced.
+fn rounds() -> Result<usize> {
+    match env::var("PALISADE_CHURN_ROUNDS") {
+        Ok(rounds) => rounds.parse().context("PALISADE_CHURN_ROUNDS"),
+        Err(_) => Ok(20),
+    }
+}
 
 /// What an agent holds: open files, pinned files, entries of each map.
 #[derive(Debug, PartialEq)]
@@ -123,7 +132,8 @@ fn pods_that_come_and_go_leave_nothing_behind() -> Result<()> {
         }
         let before = holdings(&lab, &mut agent)?;
 
-        for generation in 1..=ROUNDS {
+        let (rounds, begun) = (rounds()?, Instant::now());
+        for generation in 1..=rounds {
             // Names stay, as a StatefulSet's do; everything else changes.
             let names: Vec<_> = (0..PODS).map(|at| format!("churned-{at}")).collect();
             let mut present = objects.clone();
@@ -159,6 +169,7 @@ fn pods_that_come_and_go_leave_nothing_behind() -> Result<()> {
             }
             manifests.sync(&objects)?;
         }
+        println!("{cni:?}: {} pods in {:?}", PODS * rounds, begun.elapsed());
 
         let deadline = Instant::now() + SETTLE;
         loop {

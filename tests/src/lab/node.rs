@@ -1,8 +1,8 @@
 //! A node: the namespace in which the agent runs, an uplink, and what its pods are plugged into.
 
-use std::{net::IpAddr, os::fd::AsFd, path::Path};
+use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
 use super::{
@@ -108,11 +108,16 @@ impl Node {
         Ok(())
     }
 
-    /// The next addresses of its first range that no pod was given by this.
-    pub(super) fn next_addresses(&mut self) -> Result<[IpAddr; 2]> {
-        self.next += 1;
-        ensure!(self.next < 254, "the range of {} is used up", self.name);
-        Ok(nth(self.plan.ranges[0], self.next))
+    /// The next addresses of its first range, over and over, that no pod has.
+    pub(super) fn next_addresses(&mut self, taken: &BTreeSet<IpAddr>) -> Result<[IpAddr; 2]> {
+        for _ in 1..254 {
+            self.next = self.next % 253 + 1;
+            let addresses = nth(self.plan.ranges[0], self.next);
+            if !addresses.iter().any(|address| taken.contains(address)) {
+                return Ok(addresses);
+            }
+        }
+        bail!("the range of {} is used up", self.name)
     }
 
     /// Whether routes to the node's ranges lead to an address.
