@@ -15,6 +15,7 @@ impl Engine {
         let due = std::mem::take(&mut self.due);
         self.due.retry = due.retry;
         let change = self.compiler.take_change();
+        tracing::debug!(took = ?now.elapsed(), "compiled");
         let mut failures = Vec::new();
         if due.verify {
             match self.kernel.verify() {

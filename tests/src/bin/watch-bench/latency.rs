@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use clap::Args;
 use palisade_tests::{
     agent::Agent,
     control_plane::Fake,
@@ -25,6 +26,8 @@ const NODE: &str = "node1";
 const PORT: u16 = 8080;
 const PODS: usize = 100_000;
 const POLICIES: usize = 10_000;
+/// As many have policies.
+const APPS: usize = POLICIES / NAMESPACES;
 /// Pods to a node.
 const DENSITY: usize = 100;
 /// Changes of which each is timed.
@@ -37,8 +40,16 @@ const SILENCE: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What is on the agent's node.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Pods of the node: the two that speak, and others of which each has a policy of its own
+    #[arg(long, default_value_t = 2)]
+    local: usize,
+}
+
 /// Measures one agent.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let mut lab = Lab::new(&Plan::of(1, Cni::Ptp))?;
     for name in ["x/client", "x/server"] {
         lab.add_pod(name, NODE)?;
@@ -52,6 +63,13 @@ pub(crate) fn run() -> Result<()> {
         let address = lab.pod(&format!("x/{name}")).endpoint.address(4);
         let address = address.context("IPv4")?.to_string();
         own.push(pod("x", name, NODE, &address, name, 1));
+    }
+    for at in 2..options.local {
+        let name = format!("local-{at}");
+        let plugged = lab.add_pod(&format!("x/{name}"), NODE)?;
+        let address = plugged.endpoint.address(4).context("IPv4")?.to_string();
+        let app = format!("app{}", at % APPS);
+        own.push(pod(&namespace_of(at), &name, NODE, &address, &app, 1));
     }
     fake.list("pods", 1_000_000, &own);
     fake.list("networkpolicies", 1_000_000, &[open(1)]);
@@ -86,13 +104,22 @@ pub(crate) fn run() -> Result<()> {
     let size = pod("namespace", "name", "node", "10.0.0.1", "app", 1)
         .to_string()
         .len();
-    println!("{PODS} pods of {size} bytes, {POLICIES} policies, {NAMESPACES} namespaces");
+    println!(
+        "{PODS} pods of {size} bytes, {} of its own, {POLICIES} policies, {NAMESPACES} namespaces",
+        own.len()
+    );
 
     let begun = Instant::now();
     let program = Agent::program()?;
-    let mut agent = Agent::start_watching(&lab, NODE, &program, &kubeconfig, &[])?;
+    let told = ["--log", "info,palisade=debug"];
+    let mut agent = Agent::start_watching(&lab, NODE, &program, &kubeconfig, &told)?;
     agent.wait_until_ready(PATIENCE)?;
     println!("ready after {:?}", begun.elapsed());
+    for what in ["compiled", "updated"] {
+        let log = agent.process().log();
+        let first = log.lines().find(|line| line.contains(what));
+        println!("{}", first.with_context(|| format!("nothing is {what}"))?);
+    }
     let pid = agent.process().pid();
     println!("{}", Cost::of(pid)?);
 

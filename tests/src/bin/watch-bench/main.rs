@@ -12,14 +12,14 @@ mod process;
 #[derive(Parser)]
 enum Command {
     /// One agent, to which a server tells of a large cluster
-    Latency,
+    Latency(latency::Options),
     /// A real API server, to which all agents of a large cluster come
     Crowd(crowd::Options),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
-        Command::Latency => latency::run(),
+        Command::Latency(options) => latency::run(&options),
         Command::Crowd(options) => crowd::run(&options),
     }
 }
