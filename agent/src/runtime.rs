@@ -11,7 +11,7 @@
 //! | `plugin` | keeps the network plugin in the runtime's folders |
 //!
 //! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
-//! kernel stays in force; only [`uninstall`](crate::uninstall) removes it.
+//! kernel stays in force; only [`uninstall`] removes it.
 
 use std::{
     fs::File,
