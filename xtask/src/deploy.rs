@@ -124,6 +124,7 @@ pub(crate) fn check() -> Result<()> {
     }
     validate(&objects)?;
     scripts()?;
+    dockerfile(&version)?;
     let (sets, versions) = (VALUES.len(), VERSIONS.len());
     println!("{sets} sets of values and the manifests fit {versions} versions of Kubernetes");
     Ok(())
@@ -144,6 +145,23 @@ fn scripts() -> Result<()> {
         for command in commands(&script) {
             ensure!(text.contains(&command), "docs/{page}.md: no `{command}`");
         }
+    }
+    Ok(())
+}
+
+/// It cannot be run here; its versions can be held to those of the workspace.
+fn dockerfile(version: &str) -> Result<()> {
+    let toolchain = fs::read_to_string("rust-toolchain.toml").context("read the toolchain")?;
+    let channel = toolchain
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = ")?.split('"').nth(1));
+    let channel = channel.context("rust-toolchain.toml: no channel")?;
+    let text = fs::read_to_string("deploy/Dockerfile").context("read the Dockerfile")?;
+    for words in [
+        format!("FROM rust:{channel}-"),
+        format!("--tag palisade:{version} "),
+    ] {
+        ensure!(text.contains(&words), "deploy/Dockerfile: not {words}");
     }
     Ok(())
 }
