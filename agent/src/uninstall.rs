@@ -42,6 +42,7 @@ use crate::{
 };
 
 pub mod cluster;
+mod template;
 
 /// How often a node in uninstall mode is looked at.
 const LOOK: Duration = Duration::from_secs(2);

@@ -18,16 +18,13 @@ use ::kube::{
     core::GroupVersionKind,
 };
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::template::{MODE, uninstalling};
 use crate::source::kube;
 
 /// How often the nodes are asked for.
 const LOOK: Duration = Duration::from_secs(1);
-/// What turns an agent's command line into one that removes.
-const MODE: &str = "--uninstall";
-/// The agent's container, as the chart names it.
-const CONTAINER: &str = "agent";
 
 /// Where the agents' DaemonSet is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,34 +238,6 @@ fn state(pod: &DynamicObject) -> (String, State) {
     (node, state)
 }
 
-/// What is to change in a DaemonSet: its one container removes, nothing is prepared before it, and all pods are
-/// replaced at once.
-fn uninstalling(set: &Value) -> anyhow::Result<Value> {
-    let containers = set["spec"]["template"]["spec"]["containers"].as_array();
-    let mut containers = containers.into_iter().flatten();
-    let agent = containers.find(|container| container["name"] == CONTAINER);
-    let mut agent = agent
-        .with_context(|| format!("it has no container {CONTAINER}"))?
-        .clone();
-    let mut arguments = agent["args"].as_array().cloned().unwrap_or_default();
-    if arguments.first().is_none_or(|command| command != "agent") {
-        bail!("its container {CONTAINER} does not run `palisade agent`");
-    }
-    if !arguments.iter().any(|argument| argument == MODE) {
-        arguments.push(MODE.into());
-    }
-    agent["args"] = arguments.into();
-    Ok(json!({
-        "spec": {
-            "updateStrategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": { "maxUnavailable": "100%", "maxSurge": 0 },
-            },
-            "template": { "spec": { "initContainers": null, "containers": [agent] } },
-        },
-    }))
-}
-
 /// The DaemonSet's selector, as a list of pods takes it.
 fn selector(set: &Value) -> anyhow::Result<String> {
     let labels = set["spec"]["selector"]["matchLabels"].as_object();
@@ -309,22 +278,9 @@ async fn again<T>(deadline: Instant, ask: impl AsyncFn() -> Result<T, Error>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn set() -> Value {
-        json!({
-            "spec": {
-                "selector": { "matchLabels": { "a": "1", "b": "2" } },
-                "template": { "spec": {
-                    "initContainers": [{ "name": "mount" }],
-                    "containers": [
-                        { "name": "other" },
-                        { "name": "agent", "image": "i", "args": ["agent", "--http=1"] },
-                    ],
-                } },
-            },
-        })
-    }
+    use super::*;
 
     fn pod(args: &[&str], ready: &str, ending: bool) -> DynamicObject {
         let mut pod = json!({
@@ -348,30 +304,6 @@ mod tests {
     }
 
     #[test]
-    fn only_the_agent_stays_and_it_removes() -> anyhow::Result<()> {
-        let patch = uninstalling(&set())?;
-        let spec = &patch["spec"]["template"]["spec"];
-        assert_eq!(spec["initContainers"], Value::Null);
-        let agent = json!({
-            "name": "agent", "image": "i", "args": ["agent", "--http=1", "--uninstall"],
-        });
-        assert_eq!(spec["containers"], json!([agent]));
-        // Said twice it is no usage.
-        let mut switched = set();
-        switched["spec"]["template"]["spec"]["containers"] = json!([agent]);
-        assert_eq!(uninstalling(&switched)?, patch);
-        Ok(())
-    }
-
-    #[test]
-    fn what_runs_no_agent_is_refused() {
-        let mut other = set();
-        other["spec"]["template"]["spec"]["containers"][1]["args"] = json!(["check"]);
-        assert!(uninstalling(&other).is_err());
-        assert!(uninstalling(&json!({})).is_err());
-    }
-
-    #[test]
     fn a_node_is_clean_when_the_pod_that_removes_is_ready() {
         let agent = ["agent"];
         let removes = ["agent", MODE];
@@ -384,7 +316,8 @@ mod tests {
 
     #[test]
     fn pods_are_asked_for_by_every_label() -> anyhow::Result<()> {
-        assert_eq!(selector(&set())?, "a=1,b=2");
+        let set = json!({ "spec": { "selector": { "matchLabels": { "a": "1", "b": "2" } } } });
+        assert_eq!(selector(&set)?, "a=1,b=2");
         Ok(())
     }
 
