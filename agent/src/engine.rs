@@ -55,8 +55,8 @@ pub enum Event {
     Batch(Batch),
     /// Devices, addresses or routes of the node moved.
     Links(Changes),
-    /// What was found of the node's devices.
-    Scan(anyhow::Result<Scan>),
+    /// What was found of the node's devices, by the look of that number.
+    Scan(anyhow::Result<Scan>, u64),
     /// The network plugin holds a pod back.
     Attach(Box<Arrival>, Reply),
     /// The network plugin tells that a sandbox goes.
@@ -153,6 +153,9 @@ pub struct Engine {
     scanner: Scanner,
     /// Whether the node's devices were looked at once.
     placed: bool,
+    /// The number of the last look that was ordered, and of the last that found something out.
+    ordered: u64,
+    looked: u64,
     /// Why the last look at the node's devices failed.
     blind: Option<String>,
     pods: Pods,
@@ -229,6 +232,8 @@ impl Engine {
             kernel,
             scanner,
             placed: false,
+            ordered: 0,
+            looked: 0,
             blind: None,
             pods: Pods::default(),
             issues: Arc::new([]),
@@ -295,7 +300,7 @@ impl Engine {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Links(changes) => self.due.links |= changes.any(),
-            Event::Scan(scan) => self.take_scan(scan),
+            Event::Scan(scan, number) => self.take_scan(scan, number),
             Event::Denied(records, _token) => {
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);

@@ -38,6 +38,8 @@ struct Hold {
     namespace: Option<i32>,
     since: Instant,
     deadline: Instant,
+    /// The first look at the node's devices that meets the pod's: what an earlier one found may be another sandbox's.
+    look: u64,
     /// What was asked about its policies; `None` once it is answered.
     ticket: Option<Ticket>,
     reply: Reply,
@@ -87,6 +89,7 @@ impl Engine {
             namespace,
             since: Instant::now(),
             deadline,
+            look: self.ordered + 1,
             ticket,
             reply,
             attachment,
@@ -161,6 +164,9 @@ impl Engine {
         }
         if hold.ticket.is_some() {
             return lack("the agent may not know all policies of its namespace yet");
+        }
+        if self.looked < hold.look {
+            return lack("its interface is being looked for");
         }
         let state = self.pods.get(name);
         let Some(state) = state.filter(|state| state.addresses == attachment.addresses) else {

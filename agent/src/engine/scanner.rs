@@ -32,6 +32,8 @@ pub enum Order {
 /// What is looked for.
 #[derive(Default)]
 pub struct Look {
+    /// Its number; what was there when it was ordered is found by it, or by one with a higher number.
+    pub number: u64,
     /// The addresses of all pods of this node.
     pub wanted: BTreeSet<IpAddr>,
     /// The numbers of the namespaces that are known to hold some of them.
@@ -105,7 +107,8 @@ pub fn follow(
         let (Some(look), Some(discovery)) = (due, &mut discovery) else {
             continue;
         };
-        if !engine.send(Event::Scan(scan(discovery, look))) {
+        let number = look.number;
+        if !engine.send(Event::Scan(scan(discovery, look), number)) {
             return Ok(());
         }
     }

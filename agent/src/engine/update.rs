@@ -93,29 +93,32 @@ impl Engine {
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.
     pub(super) fn look(&mut self, anew: bool) {
+        self.ordered += 1;
         let look = Look {
+            number: self.ordered,
             wanted: pods::addresses(self.compiler.compiled()),
             held: self.attached.namespaces(),
             anew,
         };
         match self.scanner.look(look) {
             Ok(None) => {}
-            Ok(Some(scan)) => self.believe(scan),
+            Ok(Some(scan)) => self.believe(scan, self.ordered),
             Err(error) => self.blind = Some(format!("{error:#}")),
         }
     }
 
     /// Takes in what was found.
-    pub(super) fn take_scan(&mut self, scan: anyhow::Result<Scan>) {
+    pub(super) fn take_scan(&mut self, scan: anyhow::Result<Scan>, number: u64) {
         self.due.scanned = true;
         match scan {
-            Ok(scan) => self.believe(scan),
+            Ok(scan) => self.believe(scan, number),
             Err(error) => self.blind = Some(format!("{error:#}")),
         }
     }
 
-    fn believe(&mut self, scan: Scan) {
+    fn believe(&mut self, scan: Scan, number: u64) {
         self.placed = true;
+        self.looked = number;
         self.blind = None;
         self.nodes.set_own(&self.node, &scan.node_addresses);
         self.kernel.believe(scan);
