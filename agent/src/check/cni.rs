@@ -5,9 +5,8 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use super::{Finding, Severity};
+use crate::cni::folders::lists;
 
-/// Files that runtimes read (libcni).
-const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 /// Plugins that leave no device of a pod on the node, where a program could be.
 const WITHOUT_DEVICE: [&str; 5] = ["macvlan", "ipvlan", "host-device", "sriov", "vlan"];
 
@@ -38,19 +37,10 @@ impl Plugins {
 }
 
 pub(super) fn read(folder: &Path) -> Plugins {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return Plugins::None(error.to_string()),
+    let files = match lists(folder) {
+        Ok(files) => files,
+        Err(error) => return Plugins::None(format!("{error:#}")),
     };
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
-        })
-        .collect();
-    files.sort();
     let Some(file) = files.first() else {
         return Plugins::None("there is no file".to_owned());
     };

@@ -27,7 +27,7 @@ pub struct Folders {
 
 /// What is to be taken for a list in the folder, in the order in which runtimes read. That there is no folder is no
 /// error.
-pub(super) fn lists(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn lists(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("while reading {}", folder.display()))?,
