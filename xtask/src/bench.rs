@@ -22,7 +22,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ebpf()?;
     shell::run(&mut command("cargo build --release --package palisade"))?;
     shell::run(&mut command(
-        "cargo build --release --package palisade-tests --bin bench",
+        "cargo build --release --package palisade-tests --bin bench --features bench",
     ))?;
     let program = workspace::target_folder()?.join("release/bench");
     let program = program.display().to_string();

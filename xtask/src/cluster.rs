@@ -63,7 +63,25 @@ pub(crate) enum Command {
     Starts(starts::Options),
     /// What the tests run: the suite in one cluster, some of it, the demo policies and an
     /// uninstallation in another
-    Check,
+    Check(Check),
+}
+
+/// What to check.
+#[derive(Args)]
+#[group(skip)]
+pub(crate) struct Check {
+    /// One of the two clusters alone
+    #[arg(value_enum)]
+    cluster: Option<Which>,
+}
+
+/// One of the clusters that the tests make.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    /// The whole suite, and what the first packets of pods meet
+    First,
+    /// Some of the suite in a cluster that is otherwise in every respect, the demo policies, uninstalling
+    Second,
 }
 
 /// Which cluster.
@@ -122,7 +140,7 @@ impl Proxy {
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
-    if !shell::is_root()? && !matches!(command, Command::Check) {
+    if !shell::is_root()? && !matches!(command, Command::Check(_)) {
         bail!("a cluster needs root: it makes namespaces and control groups");
     }
     match command {
@@ -134,7 +152,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Uninstall => removal::run(),
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
-        Command::Check => check(),
+        Command::Check(options) => check(options.cluster),
     }
 }
 
@@ -160,31 +178,34 @@ fn missing() -> Result<Option<String>> {
     })
 }
 
-/// The whole suite in a cluster that is there for it alone, and some of it in one that is otherwise in every
-/// respect.
-fn check() -> Result<()> {
+/// What the tests run in clusters of their own; where one fails, the other is tried.
+fn check(only: Option<Which>) -> Result<()> {
     if let Some(reason) = missing()? {
         println!("SKIP: no cluster: {reason}");
         return Ok(());
     }
-    let whole = suite::Options::default();
-    let other = Options {
-        proxy: Proxy::Iptables,
-        cni: Cni::Bridge,
-        ..Options::default()
-    };
-    let some = suite::Options::some(other);
-    let first = check_one(&whole, || {
-        suite::run(&whole)?;
-        starts::run(&starts::Options::default())
-    });
-    // The shorter one leaves time.
-    let second = check_one(&some, || {
-        suite::run(&some)?;
-        examples::run()?;
-        removal::run()
-    });
-    first.and(second)
+    let wanted = |which| only.is_none_or(|only| only == which);
+    let mut result = Ok(());
+    if wanted(Which::First) {
+        let whole = suite::Options::default();
+        result = check_one(&whole, || {
+            suite::run(&whole)?;
+            starts::run(&starts::Options::default())
+        });
+    }
+    if wanted(Which::Second) {
+        let some = suite::Options::some(Options {
+            proxy: Proxy::Iptables,
+            cni: Cni::Bridge,
+            ..Options::default()
+        });
+        result = result.and(check_one(&some, || {
+            suite::run(&some)?;
+            examples::run()?;
+            removal::run()
+        }));
+    }
+    result
 }
 
 fn check_one(options: &suite::Options, run: impl Fn() -> Result<()>) -> Result<()> {

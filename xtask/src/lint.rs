@@ -41,10 +41,10 @@ pub(crate) fn format() -> Result<()> {
     shell::run(&mut command("cargo fmt --all --check"))
 }
 
-/// Every target of every package of the host.
+/// Every target of every package of the host. Nicely, as the others here: of what is built beside them more is waited for.
 pub(crate) fn clippy() -> Result<()> {
     setup::ebpf()?;
-    let mut clippy = host("cargo clippy");
+    let mut clippy = host("nice cargo clippy --features palisade-tests/bench");
     shell::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn clippy_bpf() -> Result<()> {
     setup::ebpf()?;
     // A folder of its own: RUSTC_BOOTSTRAP is an input of many build scripts.
     let folder = workspace::target_folder()?.join("bpf");
-    let mut clippy = command("cargo clippy -Z build-std=core --target bpfel-unknown-none");
+    let mut clippy = command("nice cargo clippy -Z build-std=core --target bpfel-unknown-none");
     clippy
         .args(["--package", BPF, "--target-dir"])
         .arg(folder)
@@ -64,7 +64,7 @@ pub(crate) fn clippy_bpf() -> Result<()> {
 /// Private items too, so that links to them hold.
 pub(crate) fn document() -> Result<()> {
     setup::ebpf()?;
-    let mut doc = host("cargo doc");
+    let mut doc = host("nice cargo doc");
     doc.args(["--no-deps", "--document-private-items"]).env(
         "RUSTDOCFLAGS",
         "-D warnings -A rustdoc::private-intra-doc-links",

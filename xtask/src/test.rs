@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use self::report::{Beside, Report, Tally};
+use self::report::{Beside, Group, Report, Tally};
 use crate::{
     cluster::{self, components},
     lint, setup, tidy,
@@ -25,12 +25,15 @@ const TOOLS: &[setup::Program] = &[
     ("openssl", "openssl"),
 ];
 
-/// What builds in folders of its own or waits for most of its time: processes of their own, one after the other. The
-/// cluster and the kernels' guests run the release binary.
-const BESIDE: &[(&str, &str)] = &[
-    ("release binary", "dist"),
-    ("cluster", "cluster check"),
-    ("kernels", "kernels"),
+/// What builds in folders of its own or waits for most of its time. Clusters and the kernels' guests run the release
+/// binary; there is one cluster at a time, and the second waits most.
+const BESIDE: &[Group] = &[
+    &[("release binary", "dist")],
+    &[("cluster", "cluster check first")],
+    &[
+        ("other cluster", "cluster check second"),
+        ("kernels", "kernels"),
+    ],
 ];
 
 /// Options of `cargo xtask test`.

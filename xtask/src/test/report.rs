@@ -136,20 +136,32 @@ fn counted(words: &[String]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// Steps that are processes of their own, one after the other, beside those of the run; what they say is read at the end.
+/// Steps that are processes of their own, beside those of the run; what they say is read at the end.
 pub(super) struct Beside(JoinHandle<Vec<(Step, PathBuf)>>);
 
+/// Steps that run at the same time: the name of each, and the arguments of this program.
+pub(super) type Group = &'static [(&'static str, &'static str)];
+
 impl Beside {
-    /// Starts this very program with the arguments of each step in turn, whatever became of those before it.
-    pub(super) fn start(steps: &'static [(&'static str, &'static str)]) -> Result<Self> {
+    /// Starts this very program with the arguments of each step, group after group, whatever became of those before.
+    pub(super) fn start(groups: &'static [Group]) -> Result<Self> {
         let folder = workspace::target_folder()?;
-        Ok(Self(thread::spawn(move || {
-            let run = |(name, arguments): &(&'static str, &'static str)| {
-                let log = folder.join(format!("{}.log", name.replace(' ', "-")));
-                (Step::run(name, || again(arguments, &log)), log)
-            };
-            steps.iter().map(run).collect()
-        })))
+        let run = move |name: &'static str, arguments: &str| {
+            let log = folder.join(format!("{}.log", name.replace(' ', "-")));
+            (Step::run(name, || again(arguments, &log)), log)
+        };
+        let run_all = move |group: &Group| {
+            thread::scope(|scope| {
+                let run = &run;
+                let begin = |(name, arguments)| scope.spawn(move || run(name, arguments));
+                let steps: Vec<_> = group.iter().copied().map(begin).collect();
+                let ended = steps.into_iter().map(|step| step.join());
+                let ended = ended.map(|it| it.unwrap_or_else(|cause| panic::resume_unwind(cause)));
+                ended.collect::<Vec<_>>()
+            })
+        };
+        let begun = thread::spawn(move || groups.iter().flat_map(run_all).collect());
+        Ok(Self(begun))
     }
 }
 
@@ -212,7 +224,10 @@ mod tests {
     #[test]
     fn steps_beside_others_are_told_in_order_and_a_failed_one_fails_the_run() -> Result<()> {
         // This very program is that of these tests.
-        let beside = Beside::start(&[("refused", "--no-such-option"), ("listed", "--list")])?;
+        let beside = Beside::start(&[
+            &[("refused", "--no-such-option")],
+            &[("listed", "--list"), ("again", "--list")],
+        ])?;
         let mut report = Report::default();
         report.step("other", |_| Ok(()));
         report.join(beside);
@@ -222,7 +237,12 @@ mod tests {
             .collect();
         assert_eq!(
             ended,
-            [("other", true), ("refused", false), ("listed", true)]
+            [
+                ("other", true),
+                ("refused", false),
+                ("listed", true),
+                ("again", true)
+            ]
         );
         assert!(report.finish().is_err());
         Ok(())
