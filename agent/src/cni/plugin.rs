@@ -4,7 +4,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
     process::ExitCode,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -159,11 +162,7 @@ fn wait(records: &Records, attachment: &Attachment, deadline: Instant) -> Result
             attachment: attachment.clone(),
             milliseconds: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
-        let answer = reach(records, left).and_then(|mut socket| {
-            message::send(&mut socket, &request, Some(netns.as_fd()))?;
-            message::receive(&socket)
-        });
-        match answer {
+        match ask(records, left, &request, Some(netns.as_fd())) {
             Ok(Answer::Ready) => return Ok(()),
             Ok(Answer::Late { reason }) => return Err(reason),
             // It may be about to start, or to be replaced.
@@ -174,6 +173,18 @@ fn wait(records: &Records, attachment: &Attachment, deadline: Instant) -> Result
             Err(error) => return Err(format!("the agent on this node cannot be asked: {error}")),
         }
     }
+}
+
+/// What the agent answers.
+fn ask(
+    records: &Records,
+    patience: Duration,
+    request: &Request,
+    namespace: Option<BorrowedFd<'_>>,
+) -> io::Result<Answer> {
+    let mut socket = reach(records, patience)?;
+    message::send(&mut socket, request, namespace)?;
+    message::receive(&socket)
 }
 
 /// A connection to the agent, on which nothing takes longer than that.
@@ -233,11 +244,7 @@ fn check(told: &Invocation) -> Result<(), Failure> {
     let request = Request::Check {
         container: told.container()?.to_owned(),
     };
-    let answer = reach(&Records::new(told.folder()), BRIEFLY).and_then(|mut socket| {
-        message::send(&mut socket, &request, None)?;
-        message::receive(&socket)
-    });
-    match answer {
+    match ask(&Records::new(told.folder()), BRIEFLY, &request, None) {
         Ok(Answer::Late { reason }) => Err(Failure::again(reason)),
         Ok(Answer::Ready) | Err(_) => Ok(()),
     }

@@ -65,13 +65,8 @@ pub fn remove_program(folders: &Folders) -> anyhow::Result<Option<PathBuf>> {
 ///
 /// They cannot be read.
 pub fn traces(folders: &Folders) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in lists(&folders.lists)? {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        if let Ok(Some(_)) = list::without(&text) {
-            found.push(path);
-        }
-    }
+    let entries = entries(&folders.lists)?.into_iter();
+    let mut found: Vec<_> = entries.map(|(path, _)| path).collect();
     let program = folders.programs.join(NAME);
     if program.symlink_metadata().is_ok() {
         found.push(program);
@@ -82,15 +77,21 @@ pub fn traces(folders: &Folders) -> anyhow::Result<Vec<PathBuf>> {
 /// Takes the entry out of every list; the lists that had it.
 fn remove_entry(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut changed = Vec::new();
-    for path in lists(folder)? {
-        // What cannot be read, or is no list, has no entry.
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        if let Ok(Some(text)) = list::without(&text) {
-            let permissions = fs::metadata(&path)?.permissions();
-            put(&path, permissions, |file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("while writing {}", path.display()))?;
-            changed.push(path);
-        }
+    for (path, text) in entries(folder)? {
+        let permissions = fs::metadata(&path)?.permissions();
+        put(&path, permissions, |file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("while writing {}", path.display()))?;
+        changed.push(path);
     }
     Ok(changed)
+}
+
+/// The lists that have the entry, and what they are without it. What cannot be read, or is no list, has none.
+fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let without = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = list::without(&text).ok().flatten()?;
+        Some((path, text))
+    };
+    Ok(lists(folder)?.into_iter().filter_map(without).collect())
 }

@@ -2,11 +2,7 @@
 //! run before their `podIPs` are there), and it knows them better: of a pod whose sandbox was made anew the API server
 //! still tells the old ones.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use palisade_policy::model::{Name, Pod};
 
@@ -81,29 +77,17 @@ impl Attached {
         let believed = self.believe(&pod);
         let bare =
             self.expected && !believed.attached && !pod.finished && !pod.addresses.is_empty();
-        let why = || "the network plugin was not asked: another program had removed it".to_owned();
-        let unheld = match self.told.entry(pod.name.clone()) {
-            Entry::Vacant(place) => {
-                let unheld = bare.then(why);
-                let is = unheld.is_some();
-                place.insert(Told { pod, unheld });
-                is
-            }
-            Entry::Occupied(mut place) => {
-                let Told { pod: old, unheld } = place.get_mut();
-                let new = old.uid != pod.uid || old.addresses.is_empty();
-                if old.uid != pod.uid {
-                    *unheld = None;
-                }
-                *old = pod;
-                let is = new && bare;
-                if is {
-                    *unheld = Some(why());
-                }
-                is
-            }
+        let before = self.told.remove(&pod.name);
+        let same = before.filter(|before| before.pod.uid == pod.uid);
+        let ran = same.as_ref().is_some_and(|it| !it.pod.addresses.is_empty());
+        let starts = bare && !ran;
+        let unheld = if starts {
+            Some("the network plugin was not asked: another program had removed it".to_owned())
+        } else {
+            same.and_then(|same| same.unheld)
         };
-        (believed, unheld)
+        self.told.insert(pod.name.clone(), Told { pod, unheld });
+        (believed, starts)
     }
 
     /// The pod is gone, and its sandboxes with it, whether the plugin says so or was removed before. Of a static pod only
