@@ -14,6 +14,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
+/// So many of the last lines of a step beside the others are told; the file has all.
+const FAILED: usize = 200;
+const PASSED: usize = 12;
+
 /// What the tests' output says.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -28,7 +32,7 @@ impl Tally {
         if let Some(reason) = line.strip_prefix("SKIP: ") {
             self.skips.push(reason.to_owned());
         }
-        let Some(result) = line.strip_prefix("test result: ") else {
+        let Some(result) = counts(line) else {
             return;
         };
         let counts = result.split([';', '.']).filter_map(|part| {
@@ -47,6 +51,11 @@ impl Tally {
             }
         }
     }
+}
+
+/// How many tests passed, failed and the like, in the line with which a program of tests ends.
+pub(super) fn counts(line: &str) -> Option<&str> {
+    line.strip_prefix("test result: ")
 }
 
 /// The steps of a run: a failed one does not keep the rest from being tried.
@@ -83,9 +92,13 @@ impl Report {
         let ended = beside.0.join();
         for (step, log) in ended.unwrap_or_else(|cause| panic::resume_unwind(cause)) {
             println!("\n== {}, beside the others", step.name);
-            for line in String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).lines() {
+            let said = fs::read(log).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<_> = said.lines().collect();
+            lines.iter().for_each(|line| self.tally.see(line));
+            let told = if step.error.is_some() { FAILED } else { PASSED };
+            for line in &lines[lines.len().saturating_sub(told)..] {
                 println!("{line}");
-                self.tally.see(line);
             }
             self.end(step);
         }
