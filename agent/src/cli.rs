@@ -18,6 +18,7 @@ use crate::{
 mod check;
 mod explain;
 mod flows;
+mod pause;
 mod status;
 mod table;
 mod uninstall;
@@ -41,7 +42,7 @@ enum Command {
     /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when the agent cannot
     /// be asked.
     Status(status::Args),
-    /// Show what was denied on this node, to whom, and by which policies.
+    /// Show what was denied on this node or would have been, to whom, and by which policies.
     ///
     /// Exits 0, or 3 when the agent cannot be asked.
     Flows(Box<flows::Args>),
@@ -50,6 +51,11 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// The emergency brake: for a while no policy denies anything on this node, or in a namespace of the cluster. What
+    /// would have been denied is told.
+    ///
+    /// Exits 0 when it is paused, or with --end is not any more, 3 when who is to do so cannot be asked.
+    Pause(pause::Args),
     /// Tell whether this node has what the agent needs, and who else is at work there; nothing is changed.
     ///
     /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
@@ -118,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Pause(args) => Ok(pause::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),

@@ -8,7 +8,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::cni::{folders::Folders, install};
+use crate::{
+    cni::{folders::Folders, install},
+    telemetry::flow_log,
+};
 
 /// Where maps, programs and links are pinned.
 pub const BPFFS: &str = "/sys/fs/bpf/palisade";
@@ -82,6 +85,33 @@ pub struct Config {
     /// What a pod gets whose new state does not fit into the kernel's maps.
     #[arg(long, value_enum, env = "PALISADE_ON_OVERFLOW", default_value_t)]
     pub on_overflow: OnOverflow,
+
+    /// Whether policy is enforced. In audit what it denies passes, and is told.
+    #[arg(long, value_enum, env = "PALISADE_MODE", default_value_t)]
+    pub mode: Mode,
+
+    /// Whether the first packet of each allowed flow is told of, too.
+    #[arg(
+        long,
+        value_enum,
+        env = "PALISADE_ALLOWED_FLOWS",
+        default_value = "off"
+    )]
+    pub allowed_flows: Switch,
+
+    /// Events of each pod, direction and reason that are told of in a second, on each processor; the rest is counted.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PALISADE_EVENT_RATE",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub event_rate: u32,
+
+    /// The flow log.
+    #[command(flatten)]
+    pub flows: Flows,
 
     /// How often what is in the maps is held against what was written, seconds. It takes half a percent of a processor at
     /// most.
@@ -181,6 +211,74 @@ impl Plugin {
         (self.cni_plugin == Switch::On)
             .then(|| install::entry(self.cni_wait_seconds, on_timeout, folder))
     }
+}
+
+/// Flags of the flow log.
+#[derive(Clone, Debug, Args)]
+pub struct Flows {
+    /// Which flows are logged, a JSON object a line; `all` asks for allowed flows too.
+    #[arg(long, value_enum, env = "PALISADE_FLOW_LOG", default_value_t)]
+    pub flow_log: FlowLog,
+
+    /// The file of the flow log; standard output without.
+    #[arg(long, value_name = "PATH", env = "PALISADE_FLOW_LOG_FILE")]
+    pub flow_log_file: Option<PathBuf>,
+
+    /// How large the file may grow before it is put aside, MiB.
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "PALISADE_FLOW_LOG_SIZE",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub flow_log_size: u64,
+
+    /// How many full files are kept.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PALISADE_FLOW_LOG_KEEP",
+        default_value_t = 3
+    )]
+    pub flow_log_keep: u32,
+}
+
+impl Flows {
+    /// Where the log is written.
+    #[must_use]
+    pub fn target(&self) -> flow_log::Target {
+        match &self.flow_log_file {
+            None => flow_log::Target::Output,
+            Some(path) => flow_log::Target::File {
+                path: path.clone(),
+                size: self.flow_log_size * 1024 * 1024,
+                kept: self.flow_log_keep,
+            },
+        }
+    }
+}
+
+/// `--flow-log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlowLog {
+    /// Nothing.
+    Off,
+    /// What is denied, or would be.
+    #[default]
+    Denied,
+    /// Allowed flows, too.
+    All,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// What policy does not allow is denied.
+    #[default]
+    Enforce,
+    /// It passes, and is told, on every node whose agent is started so.
+    Audit,
 }
 
 /// `--cni-on-timeout`.

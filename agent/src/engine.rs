@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use palisade_common::event::Event as Record;
 use palisade_dataplane::{link::discover::Scan, netlink::Changes};
 use palisade_policy::compile::Compiler;
@@ -18,28 +20,30 @@ use self::{
     attached::Attached,
     holds::{Arrival, Holds, Reply},
     kernel::{Drift, Kernel},
+    modes::Modes,
     pods::Pods,
     scanner::Scanner,
 };
 use crate::{
     api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Plugin, Status},
     cni::record::Record as Sandbox,
-    explain::{Nodes, Query, answer, nearest_miss},
+    explain::{Nodes, Query, answer, why},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
-    telemetry::{health::Pulse, metrics::Measures},
+    telemetry::{flow_log::Sink, health::Pulse, metrics::Measures},
 };
 
 mod attached;
 mod flows;
 pub mod holds;
 pub mod kernel;
+pub mod modes;
 mod notices;
 mod pods;
 pub mod scanner;
 mod status;
 mod update;
 
-/// Some denied packets.
+/// Some flows.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Oldest first.
@@ -65,14 +69,14 @@ pub enum Event {
     Check(String, Reply),
     /// Whether the network plugin is installed has changed.
     Plugin(Plugin),
-    /// Packets were denied. The token lives as long as they wait, so that whoever reads them sees how many do.
-    Denied(Vec<Record>, Arc<()>),
+    /// What became of packets. The token lives as long as they wait, so that whoever reads them sees how many do.
+    Flows(Vec<Record>, Arc<()>),
     /// Somebody asks for the whole state.
     Status(oneshot::Sender<Status>),
     /// Somebody asks who may reach whom.
     Explain(Query, oneshot::Sender<Result<Explanation, Failure>>),
-    /// Somebody asks for the last denied packets, so many at most.
-    Flows {
+    /// Somebody asks for the last flows, so many at most.
+    Page {
         /// How many at most.
         last: usize,
         /// Only those whose number is higher.
@@ -80,6 +84,8 @@ pub enum Event {
         /// Who asks.
         reply: oneshot::Sender<Page>,
     },
+    /// Somebody puts all pods of the node in audit for so long, or with zero ends that. Told is until when they are.
+    Pause(Duration, oneshot::Sender<Result<Option<String>, Failure>>),
     /// The agent ends. What is in force stays.
     Stop,
 }
@@ -142,6 +148,8 @@ pub struct Outlets {
     pub measures: Measures,
     /// Its heartbeat.
     pub pulse: Pulse,
+    /// The flow log.
+    pub flow_log: Sink,
 }
 
 /// See the module.
@@ -181,6 +189,7 @@ pub struct Engine {
     /// What others have changed so far.
     drift: Drift,
     flows: flows::Log,
+    modes: Modes,
     summary: watch::Sender<Arc<Summary>>,
     notices: watch::Sender<Vec<Notice>>,
     measures: Measures,
@@ -211,6 +220,7 @@ impl Engine {
         kernel: Kernel,
         scanner: Scanner,
         records: Vec<(Sandbox, Option<i32>)>,
+        modes: Modes,
         outlets: Outlets,
     ) -> Self {
         let node: Arc<str> = node.into();
@@ -220,9 +230,12 @@ impl Engine {
             questions,
             measures,
             pulse,
+            flow_log,
         } = outlets;
+        let mut compiler = Compiler::new(node.clone(), kernel.limits());
+        compiler.set_mode(modes.all(seconds()));
         Self {
-            compiler: Compiler::new(node.clone(), kernel.limits()),
+            compiler,
             attached: Attached::new(node.clone(), records),
             holds: Holds::default(),
             plugin: None,
@@ -245,7 +258,8 @@ impl Engine {
             revision: 0,
             failure: None,
             drift: Drift::default(),
-            flows: flows::Log::default(),
+            flows: flows::Log::new(flow_log, Instant::now()),
+            modes,
             summary,
             notices,
             measures,
@@ -292,6 +306,8 @@ impl Engine {
             if now >= tick {
                 tick = now + TICK;
                 self.kernel.collect(now);
+                self.flows.tick(now);
+                self.end_modes();
             }
         }
     }
@@ -301,15 +317,19 @@ impl Engine {
             Event::Batch(batch) => self.take_batch(batch),
             Event::Links(changes) => self.due.links |= changes.any(),
             Event::Scan(scan, number) => self.take_scan(scan, number),
-            Event::Denied(records, _token) => {
+            Event::Flows(records, _token) => {
+                let now = Instant::now();
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);
-                    let index = self.compiler.index();
+                    let (index, nodes) = (self.compiler.index(), &self.nodes);
                     let flow = flows::describe(record, index, pod);
-                    self.flows
-                        .note(flow, |flow| nearest_miss(index, &self.nodes, flow));
+                    self.flows.note(flow, now, |flow| {
+                        let (rules, miss) = why(index, nodes, flow).unwrap_or_default();
+                        flows::Why { rules, miss }
+                    });
                 }
             }
+            Event::Pause(time, reply) => drop(reply.send(self.pause(time))),
             Event::Attach(arrival, reply) => self.attach(*arrival, reply),
             Event::Detach(container) => self.detach(&container),
             Event::Check(container, reply) => drop(reply.send(self.check(&container))),
@@ -328,7 +348,7 @@ impl Engine {
                 };
                 drop(reply.send(answer));
             }
-            Event::Flows { last, after, reply } => {
+            Event::Page { last, after, reply } => {
                 drop(reply.send(self.flows.page(last, after)));
             }
             Event::Stop => {}
@@ -373,6 +393,11 @@ impl Engine {
                     self.compiler
                         .apply(palisade_policy::model::Object::Pod(pod));
                 }
+                Change::Apply(Object::Namespace(namespace)) => {
+                    let namespace = self.modes.apply(namespace, seconds());
+                    self.compiler
+                        .apply(palisade_policy::model::Object::Namespace(namespace));
+                }
                 Change::Apply(object) => {
                     if let Some(object) = object.into_model() {
                         self.compiler.apply(object);
@@ -383,6 +408,9 @@ impl Engine {
                         self.attached.forget(&key.name);
                     }
                     let name = key.name.name.clone();
+                    if key.kind == Kind::Namespace {
+                        self.modes.delete(&name);
+                    }
                     match key.into_model() {
                         Some(key) => self.compiler.delete(&key),
                         None => self.nodes.delete(&name),
@@ -393,12 +421,49 @@ impl Engine {
         self.expect();
     }
 
+    /// Enforces what was in audit until now.
+    fn end_modes(&mut self) {
+        let now = seconds();
+        for namespace in self.modes.ended(now) {
+            tracing::info!(namespace = &*namespace.name, "its audit has ended");
+            self.compiler
+                .apply(palisade_policy::model::Object::Namespace(namespace));
+            self.due.objects = true;
+        }
+        let before = self.compiler.index().mode();
+        let mode = self.modes.all(now);
+        if before != mode {
+            tracing::warn!(?mode, "the mode of all pods of this node is another");
+            self.compiler.set_mode(mode);
+            self.due.objects = true;
+        }
+    }
+
+    fn pause(&mut self, time: Duration) -> Result<Option<String>, Failure> {
+        let now = seconds();
+        let until = i64::try_from(time.as_secs())
+            .ok()
+            .filter(|&time| time > 0)
+            .map(|time| now.saturating_add(time));
+        self.modes.pause(until).map_err(|error| Failure {
+            error: format!("the pause cannot be written down: {error}"),
+        })?;
+        self.end_modes();
+        self.tell_notices();
+        Ok(self.modes.paused_until(now).and_then(modes::time))
+    }
+
     /// A pod that starts from now on was held, if the plugin is there. Those that the source tells of at first were
     /// there before.
     fn expect(&mut self) {
         let installed = self.plugin.as_ref().is_some_and(|it| it.installed);
         self.attached.expect(self.synced && installed);
     }
+}
+
+/// The present, in seconds since the epoch.
+fn seconds() -> i64 {
+    Timestamp::now().as_second()
 }
 
 impl Due {

@@ -2,7 +2,7 @@
 //! alike.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::IpAddr,
     str::FromStr,
@@ -207,6 +207,8 @@ pub fn answer(index: &Index, nodes: &Nodes, query: &Query) -> Result<Explanation
         port: port.map(|port| port.number),
         protocol: port.map(|port| port.protocol.to_string()),
         allowed: covers(&explanation.allowed(), asked),
+        audited: covers(&explanation.allowed(), asked)
+            && !covers(&explanation.allowed_unaudited(), asked),
         exempt: explanation.exempt.map(|exemption| match exemption {
             Exemption::Itself => "itself".to_owned(),
             Exemption::Node => "node".to_owned(),
@@ -217,9 +219,9 @@ pub fn answer(index: &Index, nodes: &Nodes, query: &Query) -> Result<Explanation
     })
 }
 
-/// Of the rules of the policies that denied a packet the one that comes nearest to allowing it, and why it does not.
+/// The rules of the policies that speak of a packet: those that allow it, or the one that comes nearest to it.
 #[must_use]
-pub fn nearest_miss(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<Miss> {
+pub fn why(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<(Vec<RuleName>, Option<Miss>)> {
     if flow.policies.is_empty() {
         return None;
     }
@@ -244,7 +246,13 @@ pub fn nearest_miss(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<Miss> {
     } else {
         explanation.egress
     };
-    side?.misses.into_iter().next()
+    let Side {
+        allowing, misses, ..
+    } = side?;
+    match allowing.is_empty() {
+        true => Some((allowing, misses.into_iter().next())),
+        false => Some((allowing, None)),
+    }
 }
 
 /// A Service has no verdict of its own: each packet is judged where it is sent on to.
@@ -298,6 +306,7 @@ fn party(party: &palisade_policy::explain::Party) -> Party {
         namespace: name.map(|name| name.namespace.to_string()),
         pod: name.map(|name| name.name.to_string()),
         address: party.address,
+        labels: BTreeMap::new(),
     }
 }
 
@@ -339,11 +348,8 @@ fn side(side: &palisade_policy::explain::Side, asked: Option<Traffic>) -> Side {
         namespace: side.pod.namespace.to_string(),
         pod: side.pod.name.to_string(),
         allowed: covers(&side.allowed(), asked),
-        policies: side
-            .isolating
-            .iter()
-            .map(|policy| policy.name.to_string())
-            .collect(),
+        policies: names(&side.isolating),
+        audited: names(&side.audited),
         allowing: side
             .rules
             .iter()
@@ -360,6 +366,11 @@ fn side(side: &palisade_policy::explain::Side, asked: Option<Traffic>) -> Side {
             .collect(),
         passes: passing(&side.allowed()),
     }
+}
+
+fn names(policies: &[Name]) -> Vec<String> {
+    let names = policies.iter().map(|policy| policy.name.to_string());
+    names.collect()
 }
 
 /// Why a rule does not allow.

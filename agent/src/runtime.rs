@@ -7,7 +7,8 @@
 //! | `netlink` | tells the engine when devices change |
 //! | `engine` | see [`engine`] |
 //! | `scanner` | looks at the node's devices when the engine asks |
-//! | `events` | reads the event ring, hands denied packets to the engine |
+//! | `events` | reads the event ring, hands what became of packets to the engine |
+//! | `flow-log` | writes the flow log |
 //! | `plugin` | keeps the network plugin in the runtime's folders |
 //!
 //! A thread that ends ends the process: nothing is enforced by half. Whatever way the process ends, what is in the
@@ -30,6 +31,7 @@ use palisade_dataplane::{
     link::discover::Discovery,
     netlink::{Monitor, Socket as Netlink},
 };
+use palisade_policy::model;
 use prometheus_client::metrics::counter::Counter;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -50,10 +52,11 @@ use crate::{
         record::{Record, Records},
         server::{Gate, Server as Plugins},
     },
-    config::{Config, plugin_folder},
+    config::{Config, Mode, plugin_folder},
     engine::{
         self, Engine, Event, Outlets, Summary,
         kernel::Kernel,
+        modes::Modes,
         scanner::{self, Scanner},
     },
     source::{
@@ -62,6 +65,7 @@ use crate::{
         kube::{self, Duties},
     },
     telemetry::{
+        flow_log::{self, Sink},
         health::{Health, Pulse},
         http::Server as Http,
         log,
@@ -244,6 +248,13 @@ impl Agent {
             watch_links(monitor, &sender, &pulse)
         })?;
 
+        let (flow_log, lines) = Sink::new(config.flows.flow_log, &config.node_name);
+        let target = config.flows.target();
+        threads.spawn("flow-log", move |pulse| {
+            flow_log::write(&lines, &target, BEAT, || pulse.beat())
+                .context("while opening the flow log")
+        })?;
+
         let (of_scanner, found_by) = (threads.clone(), engine.clone());
         let (kernel_config, stopped, of_engine) = (config.clone(), stop.clone(), measures.clone());
         threads.spawn("engine", move |pulse| {
@@ -275,9 +286,15 @@ impl Agent {
                 questions: ask,
                 measures: of_engine,
                 pulse,
+                flow_log,
             };
             let node = &kernel_config.node_name;
-            Engine::new(node, kernel, scanner, records, outlets).run(&events);
+            let mode = match kernel_config.mode {
+                Mode::Enforce => model::Mode::Enforce,
+                Mode::Audit => model::Mode::Audit,
+            };
+            let modes = Modes::new(mode, kernel_config.socket.with_file_name("pause.json"));
+            Engine::new(node, kernel, scanner, records, modes, outlets).run(&events);
             Ok(())
         })?;
 
@@ -476,7 +493,7 @@ fn read_events(
         }
         if Arc::strong_count(&token) > READINGS {
             lost.inc_by(records.len() as u64);
-        } else if !engine.send(Event::Denied(records, token.clone())) {
+        } else if !engine.send(Event::Flows(records, token.clone())) {
             return Ok(());
         }
     }

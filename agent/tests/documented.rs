@@ -4,14 +4,18 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use palisade::{
     api::proto::{
-        Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, FlowCounts, Foreign,
-        Issue, MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side,
-        Status,
+        AuditStatus, AuditedNamespace, Condition, DeviceStatus, DirectionStatus, Explanation,
+        Failure, Flow, FlowCounts, FlowLine, Foreign, Issue, MapStatus, Miss, ObjectName, Party,
+        Passing, Pause, Plugin, PodStatus, RuleName, Side, Status,
     },
     check::{self, Finding, Report},
+    config::FlowLog,
     engine::Summary,
     source::Effect,
-    telemetry::metrics::{Measures, Metrics, Traffic, Verdict},
+    telemetry::{
+        flow_log::Sink,
+        metrics::{Measures, Metrics, Traffic, Verdict},
+    },
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -58,6 +62,7 @@ fn party() -> Party {
         namespace: Some(text()),
         pod: Some(text()),
         address: Some(IpAddr::from([10, 0, 0, 1])),
+        labels: [("labels".to_owned(), text())].into(),
     }
 }
 
@@ -66,6 +71,7 @@ fn every_key_of_the_status_is_documented() {
     let direction = DirectionStatus {
         isolated: true,
         policies: vec![text()],
+        audited: vec![text()],
     };
     let condition = Condition {
         name: text(),
@@ -124,6 +130,15 @@ fn every_key_of_the_status_is_documented() {
             list: Some(text()),
             reason: Some(text()),
         }),
+        audit: AuditStatus {
+            all: true,
+            paused_until: Some(text()),
+            namespaces: vec![AuditedNamespace {
+                namespace: text(),
+                until: Some(text()),
+            }],
+            incomplete: Vec::new(),
+        },
         ..Status::default()
     });
 }
@@ -145,6 +160,7 @@ fn every_key_of_an_explanation_is_documented() {
         pod: text(),
         allowed: false,
         policies: Vec::new(),
+        audited: vec![text()],
         allowing: vec![rule.clone()],
         misses: vec![Miss {
             rule,
@@ -158,6 +174,7 @@ fn every_key_of_an_explanation_is_documented() {
         port: Some(80),
         protocol: Some(text()),
         allowed: false,
+        audited: true,
         exempt: Some(text()),
         passes,
         egress: Some(side.clone()),
@@ -168,7 +185,11 @@ fn every_key_of_an_explanation_is_documented() {
 
 #[test]
 fn every_key_of_a_flow_is_documented() {
-    check(&Flow {
+    let rule = RuleName {
+        policy: text(),
+        rule: text(),
+    };
+    let flow = Flow {
         number: 1,
         time: text(),
         verdict: text(),
@@ -182,15 +203,26 @@ fn every_key_of_a_flow_is_documented() {
         destination_port: 2,
         protocol: text(),
         policies: Vec::new(),
+        audited: vec![text()],
+        rules: vec![rule.clone()],
         miss: Some(Miss {
-            rule: RuleName {
-                policy: text(),
-                rule: text(),
-            },
+            rule,
             reason: text(),
         }),
+    };
+    check(&flow);
+    let (sink, lines) = Sink::new(FlowLog::All, "node");
+    sink.write(&FlowLine {
+        packets: 1,
+        seconds: 0,
+        flow,
     });
+    sink.write_lost(1);
+    for line in lines.try_iter() {
+        check(&serde_json::from_str::<Value>(&line).expect("JSON"));
+    }
     check(&FlowCounts { newest: 1, lost: 1 });
+    check(&Pause { until: None });
 }
 
 #[test]
@@ -218,6 +250,7 @@ fn every_effect_is_documented() {
         Effect::ObjectKept,
         Effect::FileKept,
         Effect::LastWins,
+        Effect::Enforced,
     ] {
         assert!(words.contains(effect.name()), "{}", effect.name());
     }

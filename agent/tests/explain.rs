@@ -266,7 +266,7 @@ fn json_has_the_documented_keys() {
             "to": {"namespace": "shop", "pod": "db", "address": "10.0.1.3"},
             "port": 5433,
             "protocol": "TCP",
-            "allowed": false,
+            "allowed": false, "audited": false,
             "passes": {"tcp": ["5432"], "udp": [], "sctp": [], "other": false},
             "egress": {
                 "namespace": "shop", "pod": "api", "allowed": true, "policies": [], "allowing": [], "misses": [],

@@ -8,7 +8,44 @@ use crate::{
     verdict::{Direction, Reason},
 };
 
-/// A packet that was dropped, or the first of an allowed flow.
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// It was dropped.
+    Denied = 0,
+    /// It passed, the first of its flow.
+    Allowed = 1,
+    /// It passed because policy is in audit.
+    Audited = 2,
+}
+
+impl Outcome {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Denied, Self::Allowed, Self::Audited];
+
+    /// The name used in logs, metrics and `-o json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Allowed => "allowed",
+            Self::Audited => "audited",
+        }
+    }
+
+    /// The outcome of that number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < Self::ALL.len() {
+            Some(Self::ALL[number as usize])
+        } else {
+            None
+        }
+    }
+}
+
+/// A packet that was dropped or would have been, or the first of an allowed flow.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -28,7 +65,7 @@ pub struct Event {
     pub destination_port: u16,
     /// The pod whose policy decided, or 0.
     pub slot: u16,
-    /// Number of the [`Reason`], or [`Event::ALLOWED`].
+    /// Number of the [`Reason`]; 0 where it is allowed.
     pub reason: u8,
     /// Number of the [`Direction`].
     pub direction: u8,
@@ -38,22 +75,20 @@ pub struct Event {
     pub family: u8,
     /// TCP flags as on the wire.
     pub tcp_flags: u8,
-    /// Reserved, 0.
-    pub reserved: u8,
+    /// Number of the [`Outcome`].
+    pub outcome: u8,
     /// Length of the packet in bytes, link header included.
     pub length: u32,
 }
 
 impl Event {
-    /// `reason` of an allowed packet.
-    pub const ALLOWED: u8 = 0xff;
-
     /// Reads a record; `None` if it is not of this layout.
     #[must_use]
     pub fn decode(record: &[u8]) -> Option<Self> {
         let event = Self::read_from_bytes(record).ok()?;
-        let known = event.reason == Self::ALLOWED || Reason::from_number(event.reason).is_some();
-        (known && event.direction <= Direction::Egress as u8).then_some(event)
+        Reason::from_number(event.reason)?;
+        Outcome::from_number(event.outcome)?;
+        (event.direction <= Direction::Egress as u8).then_some(event)
     }
 }
 

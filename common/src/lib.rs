@@ -24,7 +24,7 @@ pub mod value;
 pub mod verdict;
 
 /// Version of the layout and meaning of all pinned maps.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// An address as it lies in memory, in network order; an IPv4 address is word 0.
 pub type Address = [u32; 4];

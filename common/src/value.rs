@@ -103,6 +103,10 @@ pub struct Slot {
     pub ingress: u32,
     /// Verdict table of egress.
     pub egress: u32,
+    /// What ingress lets pass, but tells of where this table does not allow it. [`ALLOW_ALL`] or 0: nothing.
+    pub audited_ingress: u32,
+    /// The same of egress.
+    pub audited_egress: u32,
     /// Id of the pod's network namespace, as the node's own namespace numbers it (RTM_GETNSID), or -1.
     pub namespace: i32,
     /// Reserved, 0.
@@ -172,6 +176,8 @@ impl Flow {
     pub const REVOKED: u8 = 16;
     /// The other end is a pod of this node: its egress is to be asked too.
     pub const LOCAL: u8 = 32;
+    /// Never stored: it was judged again just now.
+    pub const JUDGED: u8 = 64;
 
     /// The pod has sent a FIN.
     pub const FIN_LOCAL: u8 = 1;
@@ -241,6 +247,8 @@ pub struct Counters {
     pub suppressed: u64,
     /// Bytes dropped.
     pub denied_bytes: u64,
+    /// Packets told of as audited; of a flow the first, and the next after each change of policy.
+    pub audited: u64,
 }
 
 /// Value of `EVENT_BUDGET`, per CPU; index `(2 * slot + direction) * REASONS + reason`.
@@ -260,11 +268,11 @@ abi! {
     Cell: size 16, align 4;
     PortSet: size 1024, align 4;
     PortLeaf: size 32, align 8;
-    Slot: size 48, align 4;
+    Slot: size 56, align 4;
     Interface: size 4, align 2;
     Flow: size 32, align 4;
     Ports: size 8, align 4;
     Config: size 24, align 8;
-    Counters: size 96, align 8;
+    Counters: size 104, align 8;
     EventBudget: size 8, align 4;
 }

@@ -2,7 +2,7 @@
 
 use palisade_common::{
     Address,
-    event::Event,
+    event::Outcome,
     value::{Config, REASONS},
     verdict::{Direction, Reason, Verdict},
 };
@@ -34,8 +34,8 @@ pub(crate) fn opened(
     peer: &Address,
 ) {
     if config.flags & Config::REPORT_ALLOWED != 0 {
-        // The last budget of a direction is that of allowed flows: there are fewer reasons than budgets.
-        report(skb, config, slot, direction, Event::ALLOWED, packet, peer);
+        let told = (slot, direction, Reason::Policy, Outcome::Allowed);
+        report(skb, config, told, packet, peer);
     }
 }
 
@@ -52,28 +52,49 @@ pub(crate) fn deny(
         counters.denied[maps::reason_index(reason as u8)] += 1;
         counters.denied_bytes += u64::from(skb.len());
     }
-    let peer = match direction {
+    let told = (slot, direction, reason, Outcome::Denied);
+    report(skb, config, told, packet, peer_of(packet, direction));
+    Verdict::Drop
+}
+
+/// Counts and reports a packet that passes because policy is in audit.
+#[inline(never)]
+pub(crate) fn audit(
+    skb: Skb,
+    config: &Config,
+    decided: (u16, Direction, Reason),
+    packet: &Packet,
+    peer: &Address,
+) {
+    let (slot, direction, reason) = decided;
+    if let Some(counters) = maps::counters(slot, direction) {
+        counters.audited += 1;
+    }
+    let told = (slot, direction, reason, Outcome::Audited);
+    report(skb, config, told, packet, peer);
+}
+
+/// The other end, as the packet says.
+#[inline(always)]
+pub(crate) fn peer_of(packet: &Packet, direction: Direction) -> &Address {
+    match direction {
         Direction::Ingress => &packet.source,
         Direction::Egress => &packet.destination,
-    };
-    report(skb, config, slot, direction, reason as u8, packet, peer);
-    Verdict::Drop
+    }
 }
 
 #[inline(always)]
 fn report(
     skb: Skb,
     config: &Config,
-    slot: u16,
-    direction: Direction,
-    reason: u8,
+    (slot, direction, reason, outcome): (u16, Direction, Reason, Outcome),
     packet: &Packet,
     peer: &Address,
 ) {
-    let budgeted = if reason == Event::ALLOWED {
-        (REASONS - 1) as u8
-    } else {
-        reason
+    // The last budget of a direction is that of allowed flows: there are fewer reasons than budgets.
+    let budgeted = match outcome {
+        Outcome::Allowed => (REASONS - 1) as u8,
+        Outcome::Denied | Outcome::Audited => reason as u8,
     };
     if !within_budget(config, slot, direction, budgeted) {
         return suppressed(slot, direction);
@@ -87,12 +108,12 @@ fn report(
         event.source_port = packet.source_port;
         event.destination_port = packet.destination_port;
         event.slot = slot;
-        event.reason = reason;
+        event.reason = reason as u8;
         event.direction = direction as u8;
         event.protocol = packet.protocol;
         event.family = packet.family;
         event.tcp_flags = packet.tcp_flags;
-        event.reserved = 0;
+        event.outcome = outcome as u8;
         event.length = skb.len();
     });
     if !sent {

@@ -8,6 +8,7 @@ use palisade_common::{
 };
 
 use crate::{
+    audit::{self, Allowed},
     flows::{self, Settled},
     maps::{self, Flows},
     parse::Packet,
@@ -43,7 +44,7 @@ pub(crate) fn allows(
     if state == 0 && continues(config, number, sender, packet) {
         return true;
     }
-    judge(number, sender, packet)
+    judge(skb, config, number, sender, packet)
 }
 
 /// Whether a packet whose mark is lost belongs to a flow of its sender. If it was translated it does not say
@@ -57,15 +58,24 @@ fn continues(config: &Config, number: u16, sender: &Slot, packet: &Packet) -> bo
 }
 
 #[inline(never)]
-fn judge(number: u16, sender: &Slot, packet: &Packet) -> bool {
+fn judge(skb: Skb, config: &Config, number: u16, sender: &Slot, packet: &Packet) -> bool {
     let peer = verdict::peer(packet.family, &packet.destination);
-    peer.slot == number
-        || verdict::allows(
-            sender.egress,
-            peer.class,
-            packet.protocol,
-            packet.destination_port,
-        )
+    if peer.slot == number {
+        return true;
+    }
+    let port = packet.destination_port;
+    let allowed = verdict::allows(sender.egress, peer.class, packet.protocol, port);
+    if allowed {
+        let what = Allowed {
+            number,
+            direction: Direction::Egress,
+            live: false,
+            peer: &packet.destination,
+            class: peer.class,
+        };
+        audit::allowed(skb, config, sender, packet, &what);
+    }
+    allowed
 }
 
 /// Confirms the sender's flow, if it waits: its replies pass from now on, and its further packets may go

@@ -24,7 +24,7 @@ pub(crate) enum Settled {
     Miss,
     /// A flow that waits for its exit. It passes nothing.
     Pending,
-    /// A flow that policy allows: its flags. The entry.
+    /// A flow that policy allows: its flags, with [`Flow::JUDGED`] where it was judged again. The entry.
     Passes(u8, &'static Flow),
     /// A flow whose permission was withdrawn.
     Revoked,
@@ -98,11 +98,16 @@ pub(crate) fn settle(
     if flags & Flow::NODE != 0 && matches!(direction, Direction::Ingress) && !by_node {
         return Settled::Miss;
     }
+    let judged = if flow.revision != config.revision {
+        Flow::JUDGED
+    } else {
+        0
+    };
     if flow.revision != config.revision || flags & Flow::REVOKED != 0 {
         if flow.revision != config.revision {
             let allowed = config.flags & Config::KEEP_CONNECTIONS != 0
                 && flags & Flow::REVOKED == 0
-                || still_allowed(slot, key, flow);
+                || allowed_by((slot.ingress, slot.egress), key, flow);
             flow.flags = if allowed {
                 flags & !Flow::REVOKED
             } else {
@@ -139,7 +144,7 @@ pub(crate) fn settle(
         // The kernel copies one entry into the other; the program's small stack is spared.
         maps::set_flow(home, key, flow);
     }
-    Settled::Passes(flags, flow)
+    Settled::Passes(flags | judged, flow)
 }
 
 /// Whether a packet in this direction comes from the end that did not open the flow.
@@ -151,9 +156,10 @@ fn answers(flags: u8, direction: Direction) -> bool {
     }
 }
 
-/// Judges a flow again on the peer it was judged on, in the direction that opened it.
+/// Judges a flow again on the peer it was judged on, in the direction that opened it, by the tables of ingress and of
+/// egress.
 #[inline(never)]
-fn still_allowed(slot: &Slot, key: &FlowKey, flow: &Flow) -> bool {
+pub(crate) fn allowed_by((ingress, egress): (u32, u32), key: &FlowKey, flow: &Flow) -> bool {
     if flow.flags & Flow::NODE != 0 {
         return true;
     }
@@ -161,10 +167,9 @@ fn still_allowed(slot: &Slot, key: &FlowKey, flow: &Flow) -> bool {
     if peer.slot == key.slot {
         return true;
     }
-    flow.flags & Flow::EGRESS != 0
-        && verdict::allows(slot.egress, peer.class, key.protocol, flow.port)
+    flow.flags & Flow::EGRESS != 0 && verdict::allows(egress, peer.class, key.protocol, flow.port)
         || flow.flags & Flow::INGRESS != 0
-            && verdict::allows(slot.ingress, peer.class, key.protocol, key.local_port)
+            && verdict::allows(ingress, peer.class, key.protocol, key.local_port)
 }
 
 /// An entry for a flow judged now, on that peer and destination port.

@@ -8,6 +8,7 @@ use palisade_common::{
 };
 
 use crate::{
+    audit::{self, Allowed},
     events,
     flows::{self, Settled},
     fragments, maps,
@@ -41,6 +42,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
         if slot.egress != ALLOW_ALL {
             return deny(packet, reason);
         }
+        audit::unreadable(skb, &config, slot, (number, WAY, reason), packet);
         skb.set_mark(number, State::Undecided);
         events::allow(skb, number, WAY)
     };
@@ -66,6 +68,9 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     let key = packet.key(number, WAY);
     match flows::settle(&config, now, slot, &key, packet, WAY, false) {
         Settled::Passes(flags, flow) => {
+            if flags & Flow::JUDGED != 0 {
+                audit::again(skb, &config, slot, packet, (&key, flow));
+            }
             if flags & Flow::INGRESS != 0 {
                 skb.set_mark(number, State::Reply);
             } else {
@@ -117,6 +122,17 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     }
     if !allowed && !translated {
         return deny(packet, Reason::Policy);
+    }
+    // What is translated is judged at the exit.
+    if !translated && peer.slot != number {
+        let what = Allowed {
+            number,
+            direction: WAY,
+            live,
+            peer: &packet.destination,
+            class: peer.class,
+        };
+        audit::allowed(skb, &config, slot, packet, &what);
     }
     let expected = destination(
         &config,
@@ -199,6 +215,7 @@ fn error(skb: Skb, config: &Config, number: u16, slot: &Slot, packet: &Packet) -
     if !translated && !verdict::allows(slot.egress, peer.class, packet.protocol, 0) {
         return events::deny(skb, config, (number, WAY, Reason::Policy), packet);
     }
+    // Undecided: the exit judges it, and audits it.
     skb.set_mark(number, State::Undecided);
     events::allow(skb, number, WAY)
 }

@@ -6,6 +6,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod audit;
 mod events;
 #[cfg(target_arch = "bpf")]
 mod exit;

@@ -9,6 +9,7 @@ use palisade_common::{
 };
 
 use crate::{
+    audit::{self, Allowed},
     events, exit,
     flows::{self, Settled},
     fragments, maps,
@@ -70,6 +71,11 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     } else {
         flows::settle(&config, now, slot, &key, packet, WAY, by_node)
     };
+    if let Settled::Passes(flags, flow) = settled
+        && flags & Flow::JUDGED != 0
+    {
+        audit::again(skb, &config, slot, packet, (&key, flow));
+    }
     let maker = if marked != Maker::OUTSIDE {
         marked
     } else if by_node {
@@ -213,6 +219,14 @@ fn admits(
     if !allowed && !live {
         return false;
     }
+    let what = Allowed {
+        number: key.slot,
+        direction: WAY,
+        live,
+        peer: identity,
+        class: peer.class,
+    };
+    audit::allowed(skb, config, slot, packet, &what);
     if !packet.starts() {
         return true;
     }
@@ -268,6 +282,7 @@ fn unreadable(
     if slot.ingress != ALLOW_ALL {
         return events::deny(skb, config, (number, WAY, reason), packet);
     }
+    audit::unreadable(skb, config, slot, (number, WAY, reason), packet);
     events::allow(skb, number, WAY)
 }
 

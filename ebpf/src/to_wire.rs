@@ -83,6 +83,7 @@ fn unreadable(
     if sender.egress != ALLOW_ALL {
         return events::deny(skb, config, (decided.0, WAY, decided.1), packet);
     }
+    // Where it came in it was told of already.
     skb.set_mark(0, State::Judged);
     Verdict::Pass
 }

@@ -332,6 +332,8 @@ pub struct Counted {
     pub denied: [u64; Reason::ALL.len()],
     /// Events not sent.
     pub suppressed: u64,
+    /// Packets told of as audited.
+    pub audited: u64,
 }
 
 impl Rig {
@@ -346,6 +348,7 @@ impl Rig {
         for value in self.maps.counters.get(&index, 0).expect("counters").iter() {
             counted.allowed += value.allowed_packets;
             counted.suppressed += value.suppressed;
+            counted.audited += value.audited;
             for (sum, denied) in counted.denied.iter_mut().zip(value.denied) {
                 *sum += denied;
             }

@@ -1,7 +1,7 @@
 //! Counters and events.
 
 use palisade_common::{
-    event::Event,
+    event::{Event, Outcome},
     family,
     key::FlowKey,
     protocol,
@@ -50,7 +50,7 @@ fn an_event_tells_the_packet_that_was_dropped() {
             protocol: protocol::TCP,
             family: family_of(net.pod),
             tcp_flags: Tcp::SYN | Tcp::PSH,
-            reserved: 0,
+            outcome: Outcome::Denied as u8,
             length: packet.len() as u32 + 14,
         };
         assert_eq!(events, [expected]);
@@ -143,14 +143,20 @@ fn asked_to_it_reports_the_first_packet_of_an_allowed_flow() {
         }
         let events = scene.rig.events();
         assert_eq!(events.len(), 1, "{events:?}");
-        assert_eq!((events[0].reason, events[0].direction), (Event::ALLOWED, 0));
+        assert_eq!(
+            (events[0].outcome, events[0].direction),
+            (Outcome::Allowed as u8, 0)
+        );
         assert_eq!(
             scene.from_pod(&tcp(net.pod, net.peer, (CLIENT, PORT), Tcp::SYN)),
             Pass
         );
         let events = scene.rig.events();
         assert_eq!(events.len(), 1);
-        assert_eq!((events[0].reason, events[0].direction), (Event::ALLOWED, 1));
+        assert_eq!(
+            (events[0].outcome, events[0].direction),
+            (Outcome::Allowed as u8, 1)
+        );
     }
 }
 

@@ -49,7 +49,7 @@ pub mod goal;
 mod moves;
 pub(crate) mod nets;
 pub mod op;
-mod tables;
+pub(crate) mod tables;
 
 /// A write and the part of the update it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]

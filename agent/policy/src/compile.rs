@@ -25,15 +25,15 @@ use self::{
     groups::Groups,
     lists::{ListId, Lists},
     output::Output,
-    policies::Policies,
+    policies::{LocalGroup, Policies},
     sets::Sets,
     tables::Tables,
     units::Units,
 };
 use crate::{
     index::{Group, Index, Pod},
-    model::{Key, Name, Object, Objects},
-    table::{Change, Compiled, Direction, LocalPod},
+    model::{Key, Mode, Name, Object, Objects},
+    table::{Change, Compiled, Direction, Layer, LocalPod, Side},
 };
 
 mod admission;
@@ -141,6 +141,11 @@ impl Compiler {
         }
     }
 
+    /// Puts all pods in audit, or leaves it to namespaces, policies and pods which are.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.dirty.mode |= self.index.set_mode(mode);
+    }
+
     /// The objects; they may be ahead of [`Compiler::compiled`].
     #[must_use]
     pub fn index(&self) -> &Index {
@@ -167,8 +172,9 @@ impl Compiler {
         let remeant = self.classify(&blocks.nodes);
         let stale = if selection_moved {
             let edited = self.policies.take_edited();
+            let mode_of = |local: &LocalGroup| self.index.mode_of(&local.group);
             self.tables
-                .identify(&mut self.output, &self.policies, &edited)
+                .identify(&mut self.output, &self.policies, mode_of, &edited)
         } else {
             BTreeSet::new()
         };
@@ -220,7 +226,11 @@ impl Compiler {
             let policy = self.index.policy(name).cloned();
             self.policies.edit(&mut self.lists, name, policy.as_ref());
         }
-        moved || !dirty.policies.is_empty()
+        let mut namespaces = dirty.namespaces.iter();
+        moved
+            || dirty.mode
+            || !dirty.policies.is_empty()
+            || namespaces.any(|namespace| self.policies.has_pods_of(namespace))
     }
 
     /// Matches the peer lists against groups and blocks.
@@ -391,11 +401,17 @@ impl Compiler {
                 let owner = self.index.owner(**address);
                 owner.is_some_and(|owner| owner.name == *name)
             };
+            let isolation = |direction, layer| {
+                let side = Side::new(direction, layer);
+                self.tables.isolation(pod.group.id, side)
+            };
             let listed = LocalPod {
                 uid: pod.uid.clone(),
                 addresses: pod.addresses.iter().filter(owned).copied().collect(),
-                ingress: self.tables.isolation(pod.group.id, Direction::Ingress),
-                egress: self.tables.isolation(pod.group.id, Direction::Egress),
+                ingress: isolation(Direction::Ingress, Layer::Enforced),
+                egress: isolation(Direction::Egress, Layer::Enforced),
+                audited_ingress: isolation(Direction::Ingress, Layer::Audited),
+                audited_egress: isolation(Direction::Egress, Layer::Audited),
             };
             self.output.set_pod(name, Some(listed));
         }

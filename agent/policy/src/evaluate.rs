@@ -12,8 +12,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     index::{Index, Pod},
-    model::{Name, Peer, Peers, Policy, Port, PortNumber, Ports, Rule},
-    table::Direction,
+    model::{Mode, Name, Peer, Peers, Policy, Port, PortNumber, Ports, Rule},
+    table::{Direction, Layer},
 };
 
 pub use crate::table::Traffic;
@@ -169,7 +169,22 @@ pub fn allows(
     peer: IpAddr,
     traffic: Traffic,
 ) -> bool {
-    let isolating: Vec<_> = isolating(index, pod, direction).collect();
+    allows_on(index, pod, direction, Layer::Enforced, peer, traffic)
+}
+
+/// The same of one layer: as audited, what is in audit is asked too. Where nothing is in audit both layers say the same.
+#[must_use]
+pub fn allows_on(
+    index: &Index,
+    pod: &Pod,
+    direction: Direction,
+    layer: Layer,
+    peer: IpAddr,
+    traffic: Traffic,
+) -> bool {
+    let isolating: Vec<_> = isolating(index, pod, direction)
+        .filter(|policy| layer == Layer::Audited || enforces(index, pod, policy))
+        .collect();
     isolating.is_empty()
         || isolating.iter().any(|policy| {
             let rules = rules(policy, direction).unwrap_or_default();
@@ -191,6 +206,12 @@ pub(crate) fn isolating<'a>(
             && policy.name.namespace == pod.name.namespace
             && policy.selector.matches(&pod.group.labels)
     })
+}
+
+/// Whether neither the pod nor the policy is in audit.
+#[must_use]
+pub fn enforces(index: &Index, pod: &Pod, policy: &Policy) -> bool {
+    policy.mode == Mode::Enforce && index.mode_of(&pod.group) == Mode::Enforce
 }
 
 /// The rules of a direction; `None` if the policy says nothing of it.

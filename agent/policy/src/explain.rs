@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use crate::{
     evaluate::{
-        End, Endpoint, Ends, Family, Unanswerable, ends, isolating, owner, peer_matches, rules,
+        End, Endpoint, Ends, Family, Unanswerable, ends, enforces, isolating, owner, peer_matches,
+        rules,
     },
     index::{Index, Pod},
     model::{Name, Peer, Peers, Policy, PortNumber, Ports, Protocol, Requirement, Rule, Selector},
@@ -56,6 +57,8 @@ pub struct Side {
     pub direction: Direction,
     /// The policies that isolate it in this direction, by name; if there are none, everything is allowed.
     pub isolating: Vec<Name>,
+    /// Those of them that are in audit, or all where the pod is: what only they deny passes.
+    pub audited: Vec<Name>,
     /// Their rules for this direction, by policy and place.
     pub rules: Vec<RuleView>,
 }
@@ -109,10 +112,18 @@ impl Explanation {
     /// Everything that may pass.
     #[must_use]
     pub fn allowed(&self) -> Cell {
+        self.both(Side::allowed)
+    }
+
+    /// What could pass if nothing were in audit.
+    #[must_use]
+    pub fn allowed_unaudited(&self) -> Cell {
+        self.both(Side::allowed_unaudited)
+    }
+
+    fn both(&self, of: impl Fn(&Side) -> Cell) -> Cell {
         let sides = [&self.egress, &self.ingress].into_iter().flatten();
-        sides.fold(Cell::allow(), |cell, side| {
-            cell.intersection(&side.allowed())
-        })
+        sides.fold(Cell::allow(), |cell, side| cell.intersection(&of(side)))
     }
 
     /// Whether this may pass.
@@ -126,16 +137,31 @@ impl Side {
     /// Everything that this end allows.
     #[must_use]
     pub fn allowed(&self) -> Cell {
+        if self.isolating.len() == self.audited.len() {
+            return Cell::allow();
+        }
+        let rules = self.rules.iter().filter(|rule| self.enforces(rule));
+        united(rules)
+    }
+
+    /// What it would allow if nothing were in audit.
+    #[must_use]
+    pub fn allowed_unaudited(&self) -> Cell {
         if self.isolating.is_empty() {
             return Cell::allow();
         }
-        let rules = self.rules.iter().filter(|rule| rule.is_for_peer());
-        rules.fold(Cell::deny(), |cell, rule| cell.union(&rule.ports))
+        united(self.rules.iter())
     }
 
     /// The rules that allow this.
     pub fn allowing(&self, traffic: Traffic) -> impl Iterator<Item = &RuleView> {
         self.rules.iter().filter(move |rule| rule.allows(traffic))
+    }
+
+    /// Whether the rule is of a policy that is not in audit.
+    #[must_use]
+    pub fn enforces(&self, rule: &RuleView) -> bool {
+        !self.audited.contains(&rule.policy)
     }
 
     /// The rules that do not allow this, those that come nearest first: a rule for other ports before a
@@ -218,6 +244,12 @@ pub fn explain(
     })
 }
 
+/// What any of these rules lets through.
+fn united<'a>(rules: impl Iterator<Item = &'a RuleView>) -> Cell {
+    let rules = rules.filter(|rule| rule.is_for_peer());
+    rules.fold(Cell::deny(), |cell, rule| cell.union(&rule.ports))
+}
+
 fn exemption(index: &Index, ends: &Ends) -> Option<Exemption> {
     ends.exempt(index).then_some(match (ends.from, ends.to) {
         (End::Address(..), End::Address(..)) => Exemption::Itself,
@@ -256,6 +288,11 @@ fn side(index: &Index, pod: &Pod, direction: Direction, peer: IpAddr) -> Side {
         direction,
         rules: views.collect(),
         isolating: isolating.iter().map(|policy| policy.name.clone()).collect(),
+        audited: isolating
+            .iter()
+            .filter(|policy| !enforces(index, pod, policy))
+            .map(|policy| policy.name.clone())
+            .collect(),
     }
 }
 

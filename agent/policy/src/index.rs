@@ -11,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::{Key, Labels, Name, NamedPort, Namespace, Object, Objects, Policy, Service};
+use crate::model::{
+    Key, Labels, Mode, Name, NamedPort, Namespace, Object, Objects, Policy, Service,
+};
 
 use self::{claims::Claims, groups::Groups, strings::Strings};
 
@@ -23,8 +25,8 @@ mod strings;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
 
-/// All pods of one namespace with the same labels and the same named ports: to every selector and every
-/// named port they are one.
+/// All pods of one namespace with the same labels, the same named ports and the same mode: to every selector and
+/// every named port they are one.
 #[derive(Debug)]
 pub struct Group {
     /// Its number.
@@ -35,6 +37,8 @@ pub struct Group {
     pub labels: Labels,
     /// Their named ports, sorted.
     pub ports: Vec<NamedPort>,
+    /// The mode that they ask for.
+    pub mode: Mode,
 }
 
 /// What is kept of a pod.
@@ -116,7 +120,7 @@ impl Ord for ByName {
 /// What one verb changed.
 #[derive(Clone, Debug)]
 pub enum Delta {
-    /// The namespace came, went or has other labels.
+    /// The namespace came, went or has other labels or another mode.
     Namespace(Arc<str>),
     /// The pod came, went or is other than before.
     Pod {
@@ -139,16 +143,29 @@ pub enum Delta {
 /// The objects.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: BTreeMap<Arc<str>, Labels>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
     pods: BTreeSet<ByName>,
     policies: BTreeMap<Name, Arc<Policy>>,
     services: BTreeMap<Name, Service>,
     groups: Groups,
     claims: Claims,
     strings: Strings,
+    /// That of all pods.
+    mode: Mode,
 }
 
 impl Index {
+    /// The mode of all pods.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Puts all pods in audit, or leaves it to namespaces, policies and pods which are. Whether that is new.
+    pub fn set_mode(&mut self, mode: Mode) -> bool {
+        std::mem::replace(&mut self.mode, mode) != mode
+    }
+
     /// Adds the object or replaces the one of its name. `None` if it says nothing new.
     pub fn apply(&mut self, object: Object) -> Option<Delta> {
         match object {
@@ -218,12 +235,13 @@ impl Index {
     /// The labels of a namespace, if it is known.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Labels> {
-        self.namespaces.get(name)
+        self.namespaces.get(name).map(|namespace| &namespace.labels)
     }
 
     /// The known namespaces and their labels.
     pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
-        self.namespaces.iter()
+        let namespaces = self.namespaces.iter();
+        namespaces.map(|(name, namespace)| (name, &namespace.labels))
     }
 
     /// The pod of that name.
@@ -275,24 +293,39 @@ impl Index {
         self.groups.has(group)
     }
 
+    /// The mode of a group's pods: that of all, else the namespace's, or their own where the namespace lets them choose.
+    #[must_use]
+    pub fn mode_of(&self, group: &Group) -> Mode {
+        match self.namespaces.get(&group.namespace) {
+            _ if self.mode == Mode::Audit => Mode::Audit,
+            Some(namespace) if namespace.mode == Mode::Audit => Mode::Audit,
+            Some(namespace) if namespace.pod_modes => group.mode,
+            _ => Mode::Enforce,
+        }
+    }
+
     /// The groups that have pods, in no order.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.groups.iter()
     }
 
     fn apply_namespace(&mut self, namespace: Namespace) -> Option<Delta> {
-        let Namespace { name, labels } = namespace;
-        if self.namespaces.get(&name) == Some(&labels) {
+        let name = namespace.name.clone();
+        if self.namespaces.get(&name) == Some(&namespace) {
             return None;
         }
-        self.namespaces.insert(name.clone(), labels);
+        self.namespaces.insert(name.clone(), namespace);
         Some(Delta::Namespace(name))
     }
 
     fn apply_pod(&mut self, pod: crate::model::Pod) -> Option<Delta> {
-        let group = self
-            .groups
-            .join(&mut self.strings, pod.name.namespace, pod.labels, pod.ports);
+        let group = self.groups.join(
+            &mut self.strings,
+            pod.name.namespace,
+            pod.labels,
+            pod.ports,
+            pod.mode,
+        );
         let mut addresses: Vec<IpAddr> = Vec::with_capacity(pod.addresses.len());
         for address in pod.addresses {
             if !addresses.contains(&address) {

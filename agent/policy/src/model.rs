@@ -65,6 +65,16 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// Whether policy denies, or only tells what it would deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// What policy does not allow is denied.
+    #[default]
+    Enforce,
+    /// It passes, and is told.
+    Audit,
+}
+
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -72,6 +82,13 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// Its labels; `kubernetes.io/metadata.name` is always among them (KEP-2161).
     pub labels: Labels,
+    /// That of all its pods.
+    pub mode: Mode,
+    /// Whether its pods may choose theirs themselves: whoever makes pods may then switch policy off.
+    pub pod_modes: bool,
+    /// When `mode` ends and its pods are enforced again, in seconds since the epoch. Who keeps the objects looks at the
+    /// clock; here it says nothing.
+    pub mode_until: Option<i64>,
 }
 
 /// A named container port; sidecars' included.
@@ -112,6 +129,8 @@ pub struct Pod {
     pub ports: Vec<NamedPort>,
     /// `metadata.creationTimestamp` in seconds since the epoch, or 0.
     pub created: i64,
+    /// What it asks for; only where its namespace lets it choose.
+    pub mode: Mode,
 }
 
 /// A Service, as far as packets to its addresses may be translated.

@@ -171,6 +171,40 @@ impl Table {
     }
 }
 
+/// Which of a pod's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// What is denied.
+    Enforced,
+    /// What would be denied if nothing were in audit. Asked only where the first allows.
+    Audited,
+}
+
+/// A direction, as it is enforced or as it is audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Side {
+    /// The direction.
+    pub direction: Direction,
+    /// Enforced or audited.
+    pub layer: Layer,
+}
+
+impl Side {
+    /// Every one.
+    pub const ALL: [Self; 4] = [
+        Self::new(Direction::Ingress, Layer::Enforced),
+        Self::new(Direction::Egress, Layer::Enforced),
+        Self::new(Direction::Ingress, Layer::Audited),
+        Self::new(Direction::Egress, Layer::Audited),
+    ];
+
+    /// The side of these.
+    #[must_use]
+    pub const fn new(direction: Direction, layer: Layer) -> Self {
+        Self { direction, layer }
+    }
+}
+
 /// How one direction of a local pod is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isolation {
@@ -192,6 +226,23 @@ pub struct LocalPod {
     pub ingress: Isolation,
     /// Egress.
     pub egress: Isolation,
+    /// What is told of ingress, and passes: nothing, or what this does not allow.
+    pub audited_ingress: Isolation,
+    /// Of egress.
+    pub audited_egress: Isolation,
+}
+
+impl LocalPod {
+    /// That of a side.
+    #[must_use]
+    pub const fn isolation(&self, side: Side) -> Isolation {
+        match (side.direction, side.layer) {
+            (Direction::Ingress, Layer::Enforced) => self.ingress,
+            (Direction::Egress, Layer::Enforced) => self.egress,
+            (Direction::Ingress, Layer::Audited) => self.audited_ingress,
+            (Direction::Egress, Layer::Audited) => self.audited_egress,
+        }
+    }
 }
 
 /// The whole desired state. Kept up to date by the compiler; [`Change`] names what moved since it was last taken.

@@ -14,6 +14,7 @@ use crate::{
     },
 };
 
+mod audit;
 mod blocks;
 mod lifecycle;
 mod named;
@@ -87,6 +88,7 @@ impl Cluster {
             terminating: old.terminating,
             ports: old.group.ports.clone(),
             created: old.created,
+            mode: old.group.mode,
         };
         change(&mut new);
         self.apply(Object::Pod(new));

@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -38,6 +38,19 @@ pub enum ClientError {
 ///
 /// Nobody answers at the socket, or not with a `T`.
 pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
+    ask(socket, Method::GET, path)
+}
+
+/// Posts a path and its query.
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn post<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
+    ask(socket, Method::POST, path)
+}
+
+fn ask<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T, ClientError> {
     let unreachable = |reason: String| ClientError::Unreachable {
         path: socket.display().to_string(),
         reason,
@@ -46,7 +59,7 @@ pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientEr
         .enable_all()
         .build()
         .map_err(|error| unreachable(error.to_string()))?;
-    let exchange = async { tokio::time::timeout(TIMEOUT, exchange(socket, path)).await };
+    let exchange = async { tokio::time::timeout(TIMEOUT, exchange(socket, method, path)).await };
     let (status, body) = runtime
         .block_on(exchange)
         .map_err(|_elapsed| unreachable("it does not answer".to_owned()))?
@@ -62,13 +75,15 @@ pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientEr
     ))
 }
 
-async fn exchange(socket: &Path, path: &str) -> io::Result<(StatusCode, Bytes)> {
+async fn exchange(socket: &Path, method: Method, path: &str) -> io::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header("host", "localhost")
         .body(Empty::<Bytes>::new());
     let response = sender

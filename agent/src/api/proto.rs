@@ -1,6 +1,6 @@
 //! The types that leave the process. What they are called is a promise: keys are added, never renamed.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,42 @@ pub struct Status {
     pub plugin: Option<Plugin>,
     /// What others have changed of the agent's, and it has mended.
     pub drift: DriftStatus,
+    /// What is in audit as a whole.
+    pub audit: AuditStatus,
+}
+
+/// What is in audit as a whole; single policies and pods say so themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditStatus {
+    /// Every pod of this node: so the agent was started, or it is paused.
+    pub all: bool,
+    /// Until when the agent is paused, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<String>,
+    /// The namespaces that are.
+    pub namespaces: Vec<AuditedNamespace>,
+    /// Pods of which, for want of room, not all is told that would be denied.
+    pub incomplete: Vec<String>,
+}
+
+/// Until when a node is paused: the answer to `POST /v1/pause`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// RFC 3339; null where it is not.
+    pub until: Option<String>,
+}
+
+/// A namespace in audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditedNamespace {
+    /// Its name.
+    pub namespace: String,
+    /// Until when, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What others have changed, since the agent started.
@@ -119,6 +155,9 @@ pub struct DirectionStatus {
     pub isolated: bool,
     /// The names of those that do; they are in the pod's namespace.
     pub policies: Vec<String>,
+    /// Those of them that are in audit: what only they deny passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audited: Vec<String>,
 }
 
 /// A device that carries a program.
@@ -238,6 +277,9 @@ pub struct Explanation {
     pub protocol: Option<String>,
     /// Whether what was asked about passes, all of it.
     pub allowed: bool,
+    /// Whether it passes only because policy is in audit.
+    #[serde(default)]
+    pub audited: bool,
     /// What no policy can forbid: `itself`, `node`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exempt: Option<String>,
@@ -262,6 +304,9 @@ pub struct Party {
     /// Its address; absent for the node of the other end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// The pod's labels, where flows are told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What may pass, by protocol.
@@ -290,6 +335,9 @@ pub struct Side {
     pub allowed: bool,
     /// The policies that isolate the pod in this direction; without any, everything is allowed.
     pub policies: Vec<String>,
+    /// Those of them that are in audit: what only they deny passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audited: Vec<String>,
     /// The rules that allow what was asked about, or some of it.
     pub allowing: Vec<RuleName>,
     /// The rules that do not, nearest first.
@@ -319,7 +367,7 @@ pub struct Miss {
     pub reason: String,
 }
 
-/// A denied packet, with the names that the kernel does not know: an entry of the answer to `GET /v1/flows`.
+/// What became of a packet, with the names that the kernel does not know: an entry of the answer to `GET /v1/flows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
@@ -327,9 +375,9 @@ pub struct Flow {
     pub number: u64,
     /// When, in RFC 3339.
     pub time: String,
-    /// `denied` or `allowed`.
+    /// `denied`; `audited` if it passed only because policy is in audit; `allowed` of the first packet of a flow.
     pub verdict: String,
-    /// Why it was denied: `policy`, `revoked`, `spoofed`, `malformed`, `fragment`, `not-ip`, `unknown`.
+    /// Why it was or would have been denied, empty else: `policy`, `revoked`, `spoofed`, `malformed`, `fragment`, `not-ip`, `unknown`.
     pub reason: String,
     /// `ingress` or `egress`, as the pod sees it.
     pub direction: String,
@@ -349,9 +397,28 @@ pub struct Flow {
     pub protocol: String,
     /// The policies that isolate the pod in this direction.
     pub policies: Vec<String>,
+    /// Those of them that are in audit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audited: Vec<String>,
+    /// The rules that allow it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleName>,
     /// Of their rules the one that comes nearest to allowing it, and why it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub miss: Option<Miss>,
+}
+
+/// A line of the flow log: a flow, and how many packets were like it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowLine {
+    /// The packets that the line stands for: those since the last line of such packets.
+    pub packets: u64,
+    /// In how long a time they came, seconds.
+    pub seconds: u64,
+    /// The last of them.
+    #[serde(flatten)]
+    pub flow: Flow,
 }
 
 /// How many flows there were since the agent started: the answer to `GET /v1/flows/counts`.

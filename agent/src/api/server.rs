@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -12,12 +13,12 @@ use axum::{
     extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use tokio::{net::UnixListener, sync::oneshot};
 
-use super::proto::{Failure, FlowCounts};
+use super::proto::{Failure, FlowCounts, Pause};
 use crate::{
     engine::{self, Event},
     explain::Query as Question,
@@ -84,6 +85,7 @@ impl Server {
             .route("/v1/explain", get(explain))
             .route("/v1/flows", get(flows))
             .route("/v1/flows/counts", get(counts))
+            .route("/v1/pause", post(pause))
             .fallback(missing)
             .with_state(self);
         axum::serve(socket.listener, router).await
@@ -128,18 +130,34 @@ const fn some() -> usize {
 }
 
 async fn flows(State(server): State<Server>, Query(Last { last, after }): Query<Last>) -> Response {
-    let page = server.ask(|reply| Event::Flows { last, after, reply });
+    let page = server.ask(|reply| Event::Page { last, after, reply });
     page.await
         .map_or_else(gone, |page| Json(page.flows).into_response())
 }
 
 async fn counts(State(server): State<Server>) -> Response {
     let (last, after) = (0, 0);
-    let page = server.ask(|reply| Event::Flows { last, after, reply });
+    let page = server.ask(|reply| Event::Page { last, after, reply });
     page.await.map_or_else(gone, |page| {
         let (newest, lost) = (page.newest, (server.lost)());
         Json(FlowCounts { newest, lost }).into_response()
     })
+}
+
+/// The query of `/v1/pause`.
+#[derive(Debug, Deserialize)]
+struct Time {
+    /// For how long; 0 ends a pause.
+    seconds: u64,
+}
+
+async fn pause(State(server): State<Server>, Query(Time { seconds }): Query<Time>) -> Response {
+    let time = Duration::from_secs(seconds);
+    match server.ask(|reply| Event::Pause(time, reply)).await {
+        Some(Ok(until)) => Json(Pause { until }).into_response(),
+        Some(Err(failure)) => (StatusCode::INTERNAL_SERVER_ERROR, Json(failure)).into_response(),
+        None => gone(),
+    }
 }
 
 fn gone() -> Response {

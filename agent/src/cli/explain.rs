@@ -113,6 +113,7 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
         port,
         protocol,
         allowed,
+        audited,
         exempt,
         passes,
         egress,
@@ -123,6 +124,7 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
         _ => String::new(),
     };
     let verdict = match (allowed, asked.is_empty()) {
+        (true, _) if *audited => "allowed, in audit",
         (true, _) => "allowed",
         (false, false) => "denied",
         (false, true) if *passes == NOTHING => "denied",
@@ -164,6 +166,7 @@ fn write_side(
         pod,
         allowed,
         policies,
+        audited,
         allowing,
         misses,
         passes,
@@ -178,13 +181,16 @@ fn write_side(
         return writeln!(text, "  no policy isolates it");
     }
     writeln!(text, "  isolated by {}", policies.join(", "))?;
+    if !audited.is_empty() {
+        writeln!(text, "  in audit: {}", audited.join(", "))?;
+    }
     if everything && !allowed {
         writeln!(text, "  passes: {}", passing(passes))?;
     }
     for rule in allowing {
         writeln!(text, "  allowed by {} {}", rule.policy, rule.rule)?;
     }
-    if !*allowed {
+    if !*allowed || (allowing.is_empty() && !audited.is_empty()) {
         /// More are no help; `-o json` has all.
         const NEAREST: usize = 3;
         for miss in misses.iter().take(NEAREST) {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use super::{Exit, Output, SOCKET, complain, print, print_json, table::Table};
 use crate::api::{
     client,
-    proto::{DirectionStatus, DriftStatus, PodStatus, Status},
+    proto::{AuditStatus, AuditedNamespace, DirectionStatus, DriftStatus, PodStatus, Status},
 };
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +75,7 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
             "Drift:     {programs} programs and {entries} entries of maps were changed by others, and mended"
         )?;
     }
+    write_audit(text, &status.audit)?;
     if !status.pods.is_empty() {
         let mut table = Table::new([
             "NAMESPACE",
@@ -124,12 +125,46 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     Ok(())
 }
 
+fn write_audit(text: &mut String, audit: &AuditStatus) -> std::fmt::Result {
+    if let Some(until) = &audit.paused_until {
+        writeln!(
+            text,
+            "Audit:     every pod of this node, paused until {until}"
+        )?;
+    } else if audit.all {
+        writeln!(text, "Audit:     every pod of this node")?;
+    }
+    for AuditedNamespace { namespace, until } in &audit.namespaces {
+        let until = until.as_ref().map(|until| format!(" until {until}"));
+        writeln!(
+            text,
+            "Audit:     namespace {namespace}{}",
+            until.unwrap_or_default()
+        )?;
+    }
+    if !audit.incomplete.is_empty() {
+        let pods = audit.incomplete.join(", ");
+        writeln!(
+            text,
+            "Audit:     for want of room not all is told of {pods}"
+        )?;
+    }
+    Ok(())
+}
+
 fn row(pod: &PodStatus) -> [String; 7] {
     let addresses: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
     let isolation = |direction: &DirectionStatus| match direction.policies.len() {
         0 if direction.isolated => "isolated".to_owned(),
         0 => "open".to_owned(),
-        _ => direction.policies.join(","),
+        _ => {
+            let policies = direction.policies.iter();
+            let policies = policies.map(|policy| match direction.audited.contains(policy) {
+                true => format!("{policy} (audit)"),
+                false => policy.clone(),
+            });
+            policies.collect::<Vec<_>>().join(",")
+        }
     };
     let or_dash = |text: String| {
         if text.is_empty() {

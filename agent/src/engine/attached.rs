@@ -184,6 +184,8 @@ impl Attached {
 
 #[cfg(test)]
 mod tests {
+    use palisade_policy::model::Mode;
+
     use super::*;
 
     const NODE: &str = "node1";
@@ -203,6 +205,7 @@ mod tests {
             terminating: false,
             ports: Vec::new(),
             created: 0,
+            mode: Mode::Enforce,
         }
     }
 

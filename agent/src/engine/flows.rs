@@ -1,57 +1,68 @@
-//! Denied packets, with the names that the kernel does not know.
+//! What became of packets: the last of them, and the flow log.
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant, SystemTime},
+    net::IpAddr,
+    time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
-use palisade_common::{
-    Address,
-    event::Event as Record,
-    family, protocol,
-    verdict::{Direction as Way, Reason},
+use super::Page;
+use crate::{
+    api::proto::{Flow, FlowLine, Miss, RuleName},
+    telemetry::flow_log::Sink,
 };
-use palisade_policy::{index::Index, model::Name, table::Direction};
-use rustix::time::{ClockId, clock_gettime};
 
-use super::{Page, status::isolating};
-use crate::api::proto::{Flow, Miss, Party};
+pub(super) use describe::describe;
+
+mod describe;
 
 /// Flows that are remembered.
 const REMEMBERED: usize = 4096;
-/// How long a like packet is not logged again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long packets that are alike are counted before the log says how many they were.
+const MERGED: Duration = Duration::from_secs(10);
 /// Kinds of packets that are told apart.
 const KINDS: usize = 4096;
-/// Lines that are logged in one pause at most.
-const LINES: u32 = 100;
+/// Kinds that are begun in a second at most: for each the nearest rule is looked for, and a line is logged.
+const BEGUN: u32 = 100;
 
-/// The last denied packets, and which of them were logged.
-#[derive(Debug, Default)]
+/// The rules that speak of a flow.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Why {
+    /// Those that allow it.
+    pub(super) rules: Vec<RuleName>,
+    /// Where none does, the one that comes nearest.
+    pub(super) miss: Option<Miss>,
+}
+
+/// The last flows, and which of them were logged.
+#[derive(Debug)]
 pub(super) struct Log {
     last: VecDeque<Flow>,
     /// How many there were.
     count: u64,
-    logged: HashMap<Kind, Logged>,
-    /// When the present pause began, and the lines since.
-    lines: Option<(Instant, u32)>,
+    kinds: HashMap<Kind, Merged>,
+    /// When the present second began, and the kinds begun in it.
+    begun: (Instant, u32),
+    /// Flows of which no line tells.
+    left_out: u64,
+    sink: Sink,
 }
 
-/// A line that was logged.
+/// Packets that are alike, from their first line on.
 #[derive(Debug)]
-struct Logged {
-    at: Instant,
-    /// Packets since that it stands for.
-    more: u64,
-    miss: Option<Miss>,
+struct Merged {
+    since: Instant,
+    /// The last of those that no line tells of, and how many they are.
+    last: Option<Flow>,
+    packets: u64,
+    why: Why,
 }
 
 /// Packets that need no line of their own.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Kind {
     pod: Option<(String, String)>,
+    verdict: String,
     direction: String,
     reason: String,
     peer: Option<IpAddr>,
@@ -59,60 +70,99 @@ struct Kind {
     protocol: String,
 }
 
-impl Log {
-    /// Remembers a flow, and logs it unless a like one was logged just now. Of packets that are alike the nearest rule is
-    /// looked for once.
-    pub(super) fn note(&mut self, mut flow: Flow, miss: impl FnOnce(&Flow) -> Option<Miss>) {
-        let now = Instant::now();
-        let recent = |logged: &Logged| now.duration_since(logged.at) < PAUSE;
-        if self.logged.len() >= KINDS {
-            self.logged.retain(|_, logged| recent(logged));
-        }
-        self.count += 1;
-        flow.number = self.count;
-        let kind = Kind {
+impl Kind {
+    fn of(flow: &Flow) -> Self {
+        Self {
             pod: flow.pod.namespace.clone().zip(flow.pod.pod.clone()),
+            verdict: flow.verdict.clone(),
             direction: flow.direction.clone(),
             reason: flow.reason.clone(),
             peer: flow.peer.address,
             port: flow.destination_port,
             protocol: flow.protocol.clone(),
-        };
-        match self.logged.get_mut(&kind) {
-            Some(logged) if recent(logged) => {
-                logged.more += 1;
-                flow.miss.clone_from(&logged.miss);
-            }
-            known => {
-                let more = known.map_or(0, |logged| logged.more);
-                if self.may_log(now) {
-                    flow.miss = miss(&flow);
-                    log(&flow, more);
-                    if self.logged.len() < KINDS {
-                        let logged = Logged {
-                            at: now,
-                            more: 0,
-                            miss: flow.miss.clone(),
-                        };
-                        self.logged.insert(kind, logged);
-                    }
-                }
-            }
+        }
+    }
+}
+
+impl Log {
+    /// A log that writes there.
+    pub(super) fn new(sink: Sink, now: Instant) -> Self {
+        Self {
+            last: VecDeque::new(),
+            count: 0,
+            kinds: HashMap::new(),
+            begun: (now, 0),
+            left_out: 0,
+            sink,
+        }
+    }
+
+    /// Remembers a flow, and logs it unless a like one was logged just now. Of packets that are alike the rules are
+    /// looked for once. Returns the flow as it is remembered.
+    pub(super) fn note(
+        &mut self,
+        mut flow: Flow,
+        now: Instant,
+        why: impl FnOnce(&Flow) -> Why,
+    ) -> &Flow {
+        self.count += 1;
+        flow.number = self.count;
+        let kind = Kind::of(&flow);
+        if let Some(merged) = self.kinds.get_mut(&kind) {
+            merged.why.clone().put(&mut flow);
+            merged.packets += 1;
+            merged.last = Some(flow.clone());
+        } else if self.kinds.len() < KINDS && self.may_begin(now) {
+            let why = why(&flow);
+            why.clone().put(&mut flow);
+            self.sink.write(&line(&flow, 1, Duration::ZERO));
+            let merged = Merged {
+                since: now,
+                last: None,
+                packets: 0,
+                why,
+            };
+            self.kinds.insert(kind, merged);
+        } else if self.sink.wants(&flow.verdict) {
+            self.left_out += 1;
         }
         if self.last.len() == REMEMBERED {
             self.last.pop_front();
         }
         self.last.push_back(flow);
+        &self.last[self.last.len() - 1]
     }
 
-    /// Whether the log has room for another line at present.
-    fn may_log(&mut self, now: Instant) -> bool {
-        let (_, lines) = match &mut self.lines {
-            Some(lines) if now.duration_since(lines.0) < PAUSE => lines,
-            lines => lines.insert((now, 0)),
-        };
-        *lines += 1;
-        *lines <= LINES
+    /// Logs what was merged for long enough, and how many flows no line tells of.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let sink = &self.sink;
+        self.kinds.retain(|_, merged| {
+            let age = now.duration_since(merged.since);
+            if age < MERGED {
+                return true;
+            }
+            let last = merged.last.take();
+            if let Some(flow) = &last {
+                sink.write(&line(flow, merged.packets, age));
+                merged.since = now;
+                merged.packets = 0;
+            }
+            last.is_some()
+        });
+        let lost = std::mem::take(&mut self.left_out) + sink.take_refused();
+        if lost > 0 {
+            sink.write_lost(lost);
+        }
+    }
+
+    /// Whether there is time for another kind at present.
+    fn may_begin(&mut self, now: Instant) -> bool {
+        let (since, begun) = &mut self.begun;
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *begun) = (now, 0);
+        }
+        *begun += 1;
+        *begun <= BEGUN
     }
 
     /// The last flows, so many at most, and only those with higher numbers.
@@ -127,273 +177,140 @@ impl Log {
     }
 }
 
-/// The flow log: one line each.
-fn log(flow: &Flow, more: u64) {
-    let Flow {
-        reason,
-        direction,
-        pod,
-        peer,
-        destination_port,
-        protocol,
-        policies,
-        miss,
-        ..
-    } = flow;
-    let nearest = miss.as_ref().map(|miss| {
-        let Miss { rule, reason } = miss;
-        format!("{} {}: {reason}", rule.policy, rule.rule)
-    });
-    tracing::info!(
-        target: "palisade::flow",
-        pod = party(pod),
-        peer = party(peer),
-        direction,
-        port = destination_port,
-        protocol,
-        reason,
-        policies = policies.join(","),
-        nearest,
-        more,
-        "denied"
-    );
-}
-
-fn party(party: &Party) -> String {
-    match (&party.namespace, &party.pod, party.address) {
-        (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
-        (_, _, Some(address)) => address.to_string(),
-        _ => "unknown".to_owned(),
+impl Why {
+    fn put(self, flow: &mut Flow) {
+        flow.rules = self.rules;
+        flow.miss = self.miss;
     }
 }
 
-/// Names what a record tells of by number.
-pub(super) fn describe(record: &Record, index: &Index, pod: Option<&Name>) -> Flow {
-    let direction = if record.direction == Way::Ingress as u8 {
-        Direction::Ingress
-    } else {
-        Direction::Egress
-    };
-    let reason = Reason::from_number(record.reason);
-    let (source, destination) = (
-        ip(&record.source, record.family),
-        ip(&record.destination, record.family),
-    );
-    let own = match direction {
-        Direction::Ingress => destination,
-        Direction::Egress => source,
-    };
-    // Whom nobody isolates is cut off for these two alone.
-    let isolated = !matches!(reason, None | Some(Reason::Spoofed | Reason::Unknown));
-    let policies = pod.filter(|_| isolated).and_then(|name| index.pod(name));
-    let peer = ip(&record.peer, record.family);
-    Flow {
-        number: 0,
-        time: time(record.time).to_string(),
-        verdict: if reason.is_some() {
-            "denied"
-        } else {
-            "allowed"
-        }
-        .to_owned(),
-        reason: reason
-            .map(|reason| reason.name().to_owned())
-            .unwrap_or_default(),
-        direction: direction.to_string(),
-        pod: named(pod, own),
-        peer: named(
-            peer.and_then(|peer| index.owner(peer)).map(|pod| &pod.name),
-            peer,
-        ),
-        source,
-        destination,
-        source_port: record.source_port,
-        destination_port: record.destination_port,
-        protocol: protocol_name(record.protocol),
-        policies: policies
-            .map(|pod| isolating(index, pod, direction))
-            .unwrap_or_default(),
-        miss: None,
+fn line(flow: &Flow, packets: u64, time: Duration) -> FlowLine {
+    FlowLine {
+        packets,
+        seconds: time.as_secs(),
+        flow: flow.clone(),
     }
-}
-
-fn named(pod: Option<&Name>, address: Option<IpAddr>) -> Party {
-    Party {
-        namespace: pod.map(|name| name.namespace.to_string()),
-        pod: pod.map(|name| name.name.to_string()),
-        address,
-    }
-}
-
-/// The address as the kernel keeps it: its memory is in network order.
-fn ip(address: &Address, family: u8) -> Option<IpAddr> {
-    match family {
-        family::V4 => Some(Ipv4Addr::from(address[0].to_ne_bytes()).into()),
-        family::V6 => {
-            let mut octets = [0; 16];
-            for (bytes, word) in octets.chunks_exact_mut(4).zip(address) {
-                bytes.copy_from_slice(&word.to_ne_bytes());
-            }
-            Some(Ipv6Addr::from(octets).into())
-        }
-        _ => None,
-    }
-}
-
-fn protocol_name(number: u8) -> String {
-    match number {
-        protocol::TCP => "TCP".to_owned(),
-        protocol::UDP => "UDP".to_owned(),
-        protocol::SCTP => "SCTP".to_owned(),
-        protocol::ICMP => "ICMP".to_owned(),
-        protocol::ICMPV6 => "ICMPv6".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// The wall clock's time of a moment of the monotonic clock, in nanoseconds.
-fn time(monotonic: u64) -> Timestamp {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(now.tv_nsec).unwrap_or(0);
-    let age = Duration::from_nanos(now.saturating_sub(monotonic));
-    Timestamp::try_from(SystemTime::now() - age).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::model::{Object, Pod, Policy, Selector};
-
     use super::*;
+    use crate::{api::proto::Party, config::FlowLog};
 
-    fn words(address: &str) -> (Address, u8) {
-        match address.parse().unwrap() {
-            IpAddr::V4(v4) => ([u32::from_ne_bytes(v4.octets()), 0, 0, 0], family::V4),
-            IpAddr::V6(v6) => {
-                let octets = v6.octets();
-                let word =
-                    |at: usize| u32::from_ne_bytes(octets[4 * at..4 * at + 4].try_into().unwrap());
-                ([word(0), word(1), word(2), word(3)], family::V6)
-            }
+    fn flow(port: u16) -> Flow {
+        let party = Party {
+            namespace: Some("x".to_owned()),
+            pod: Some("a".to_owned()),
+            address: None,
+            labels: Default::default(),
+        };
+        Flow {
+            number: 0,
+            time: String::new(),
+            verdict: "denied".to_owned(),
+            reason: "policy".to_owned(),
+            direction: "egress".to_owned(),
+            pod: party.clone(),
+            peer: party,
+            source: None,
+            destination: None,
+            source_port: 1,
+            destination_port: port,
+            protocol: "TCP".to_owned(),
+            policies: Vec::new(),
+            audited: Vec::new(),
+            rules: Vec::new(),
+            miss: None,
         }
     }
 
-    fn record(source: &str, destination: &str, direction: Way, reason: Reason) -> Record {
-        let (source, family) = words(source);
-        let (destination, _) = words(destination);
-        Record {
-            source,
-            destination,
-            peer: if direction == Way::Ingress {
-                source
-            } else {
-                destination
-            },
-            destination_port: 80,
-            slot: 1,
-            reason: reason as u8,
-            direction: direction as u8,
-            protocol: protocol::TCP,
-            family,
-            ..Record::default()
-        }
-    }
-
-    fn index() -> Index {
-        let mut index = Index::default();
-        for (name, address) in [("a", "10.0.0.1"), ("b", "fd00::b")] {
-            index.apply(Object::Pod(Pod {
-                name: Name::new("x", name),
-                uid: name.into(),
-                labels: Default::default(),
-                node: None,
-                addresses: vec![address.parse().unwrap()],
-                config_hash: None,
-                attached: false,
-                host_network: false,
-                finished: false,
-                terminating: false,
-                ports: Vec::new(),
-                created: 0,
-            }));
-        }
-        for (name, ingress, egress) in [
-            ("in", true, false),
-            ("out", false, true),
-            ("both", true, true),
-        ] {
-            index.apply(Object::Policy(Policy {
-                name: Name::new("x", name),
-                selector: Selector::default(),
-                ingress: ingress.then(Vec::new),
-                egress: egress.then(Vec::new),
-            }));
-        }
-        index
-    }
-
-    #[test]
-    fn a_denied_packet_names_both_ends_and_the_isolating_policies() {
-        let (index, name) = (index(), Name::new("x", "a"));
-        let flow = describe(
-            &record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy),
-            &index,
-            Some(&name),
-        );
-        assert_eq!(
-            (
-                flow.direction.as_str(),
-                flow.reason.as_str(),
-                flow.protocol.as_str()
-            ),
-            ("egress", "policy", "TCP")
-        );
-        assert_eq!(party(&flow.pod), "x/a");
-        assert_eq!(party(&flow.peer), "192.0.2.1");
-        assert_eq!(flow.policies, ["both", "out"]);
-        let flow = describe(
-            &record("fd00::b", "fd00::1", Way::Ingress, Reason::Spoofed),
-            &index,
-            Some(&name),
-        );
-        assert_eq!(flow.source, "fd00::b".parse().ok());
-        assert_eq!(party(&flow.peer), "x/b");
-        assert_eq!(flow.policies, [""; 0], "no policy drops a forged source");
-        let flow = describe(
-            &record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Fragment),
-            &index,
-            Some(&name),
-        );
-        assert_eq!(
-            flow.policies,
-            ["both", "out"],
-            "a fragment passes where none isolates"
-        );
-    }
-
-    #[test]
-    fn a_flood_of_unlike_packets_fills_no_log() {
-        let index = index();
-        let mut log = Log::default();
+    /// A log, and the lines that it writes.
+    fn log(level: FlowLog) -> (Log, std::sync::mpsc::Receiver<String>, Instant) {
+        let (sink, lines) = Sink::new(level, "n1");
         let now = Instant::now();
-        let room = (0..10 * LINES).filter(|_| log.may_log(now)).count();
-        assert_eq!(room, LINES as usize);
-        assert!(log.may_log(now + PAUSE));
-        for port in 0..KINDS as u16 + 100 {
-            let mut record = record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy);
-            record.destination_port = port;
-            log.note(describe(&record, &index, None), |_| None);
-        }
-        assert!(log.logged.len() <= KINDS);
+        (Log::new(sink, now), lines, now)
+    }
+
+    fn lines(from: &std::sync::mpsc::Receiver<String>) -> Vec<serde_json::Value> {
+        let lines = from.try_iter();
+        lines
+            .map(|line| serde_json::from_str(&line).expect("JSON"))
+            .collect()
     }
 
     #[test]
-    fn like_packets_are_logged_once_and_all_remembered_within_bounds() {
-        let index = index();
-        let mut log = Log::default();
+    fn like_packets_are_one_line_and_then_one_that_counts_them() {
+        let (mut log, written, now) = log(FlowLog::Denied);
+        let mut asked = 0;
+        for _ in 0..50 {
+            log.note(flow(80), now, |_| {
+                asked += 1;
+                Why::default()
+            });
+        }
+        log.tick(now + MERGED / 2);
+        let first = lines(&written);
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert_eq!(
+            (&first[0]["packets"], &first[0]["seconds"]),
+            (&1.into(), &0.into())
+        );
+        assert_eq!(asked, 1, "the rules are looked for once");
+        log.tick(now + MERGED);
+        let second = lines(&written);
+        assert_eq!(second.len(), 1, "{second:?}");
+        assert_eq!(
+            (&second[0]["packets"], &second[0]["seconds"]),
+            (&49.into(), &10.into())
+        );
+        assert_eq!(second[0]["number"], 50);
+        // Nothing came since: the kind is forgotten, and the next is the first of its kind again.
+        log.tick(now + 2 * MERGED);
+        assert!(log.kinds.is_empty());
+        log.note(flow(80), now + 2 * MERGED, |_| Why::default());
+        assert_eq!(lines(&written)[0]["packets"], 1);
+    }
+
+    #[test]
+    fn a_flood_of_unlike_packets_fills_no_log_and_what_is_left_out_is_counted() {
+        let (mut log, written, now) = log(FlowLog::Denied);
+        for port in 0..KINDS as u16 + 100 {
+            log.note(flow(port), now, |_| Why::default());
+        }
+        assert_eq!(log.kinds.len(), BEGUN as usize);
+        let told = lines(&written).len();
+        log.tick(now);
+        let lost = lines(&written);
+        assert_eq!(lost.len(), 1);
+        assert_eq!(lost[0]["lost"], KINDS as u64 + 100 - told as u64);
+        assert_eq!(log.page(usize::MAX, 0).flows.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn the_level_says_what_is_written() {
+        for (level, expected) in [
+            (FlowLog::Off, &[][..]),
+            (FlowLog::Denied, &["denied", "audited"]),
+            (FlowLog::All, &["denied", "audited", "allowed"]),
+        ] {
+            let (mut log, written, now) = log(level);
+            for verdict in ["denied", "audited", "allowed"] {
+                let verdict = verdict.to_owned();
+                log.note(Flow { verdict, ..flow(1) }, now, |_| Why::default());
+            }
+            let verdicts: Vec<_> = lines(&written)
+                .iter()
+                .map(|line| line["verdict"].as_str().unwrap_or_default().to_owned())
+                .collect();
+            assert_eq!(verdicts, expected);
+        }
+    }
+
+    #[test]
+    fn the_last_flows_are_remembered_within_bounds() {
+        let (mut log, _written, now) = log(FlowLog::Off);
         for _ in 0..REMEMBERED + 10 {
-            let record = record("10.0.0.1", "192.0.2.1", Way::Egress, Reason::Policy);
-            log.note(describe(&record, &index, None), |_| None);
+            log.note(flow(80), now, |_| Why::default());
         }
         let all = log.page(usize::MAX, 0);
         assert_eq!(all.flows.len(), REMEMBERED);
@@ -403,11 +320,5 @@ mod tests {
         let after = log.page(usize::MAX, last.flows[2].number);
         assert_eq!(after.flows, last.flows[3..]);
         assert_eq!(log.page(usize::MAX, last.newest).flows, []);
-        assert_eq!(log.logged.len(), 1);
-        assert!(
-            log.logged
-                .values()
-                .all(|logged| logged.more == REMEMBERED as u64 + 9)
-        );
     }
 }

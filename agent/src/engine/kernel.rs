@@ -35,11 +35,8 @@ use palisade_policy::{
 
 use crate::{
     api::proto::{Foreign, MapStatus},
-    config::{Attach, Config, ExistingConnections, OnOverflow as Overflow, Switch},
+    config::{Attach, Config, ExistingConnections, FlowLog, OnOverflow as Overflow, Switch},
 };
-
-/// Denied packets of which events tell: so many per second, pod, direction and reason, on each CPU.
-const EVENT_RATE: u32 = 10;
 
 /// What reading the maps may cost: one part in so many of a processor's time.
 const SHARE: u32 = 200;
@@ -481,11 +478,14 @@ fn settings(config: &Config, hz: u32) -> anyhow::Result<Settings> {
     if config.existing_connections == ExistingConnections::Keep {
         flags |= Told::KEEP_CONNECTIONS;
     }
+    if config.allowed_flows == Switch::On || config.flows.flow_log == FlowLog::All {
+        flags |= Told::REPORT_ALLOWED;
+    }
     Ok(Settings {
         secret: u64::from_ne_bytes(secret),
         flags,
         hz,
-        event_rate: EVENT_RATE,
+        event_rate: config.event_rate,
         on_overflow: match config.on_overflow {
             Overflow::Deny => OnOverflow::Deny,
             Overflow::Keep => OnOverflow::Keep,

@@ -2,12 +2,12 @@
 
 use palisade_policy::{
     issue::Problem,
-    model::{Key, Name},
+    model::{self, Name},
     table::Direction,
 };
 
-use super::{Engine, status::isolating};
-use crate::source::{Kind, Notice};
+use super::{Engine, modes::time, seconds, status::isolating};
+use crate::source::{Key, Kind, Notice};
 
 impl Engine {
     /// Tells whoever says it, if it is other than before.
@@ -27,20 +27,20 @@ impl Engine {
         for issue in &*self.issues {
             if let Some(key) = issue.object.as_ref().filter(|key| key.kind == Kind::Policy) {
                 notices.push(Notice {
-                    policy: key.name.clone(),
+                    about: key.clone(),
                     reason: "PolicyInvalid",
                     note: format!("{}: {}; {}", issue.field, issue.problem, issue.effect),
                 });
             }
         }
         for issue in self.compiler.issues() {
-            if let Key::Policy(policy) = issue.object {
+            if let model::Key::Policy(policy) = issue.object {
                 let reason = match issue.problem {
                     Problem::UnknownPortName { .. } => "UnknownPort",
                     _ => "PolicyDoesNotFit",
                 };
                 notices.push(Notice {
-                    policy,
+                    about: of(&policy),
                     reason,
                     note: format!("{}: {}", issue.field, issue.problem),
                 });
@@ -59,15 +59,35 @@ impl Engine {
             for direction in [Direction::Ingress, Direction::Egress] {
                 for policy in isolating(index, pod, direction) {
                     notices.push(Notice {
-                        policy: Name::new(name.namespace.clone(), policy),
+                        about: of(&policy.name),
                         reason: "PolicyNotEnforced",
                         note: format!("not in force for pod {name} on node {}: {why}", self.node),
                     });
                 }
             }
         }
+        if let Some(until) = self.modes.paused_until(seconds()).and_then(time) {
+            notices.push(Notice {
+                about: Key::new(Kind::Node, Name::new("", self.node.clone())),
+                reason: "Paused",
+                note: format!("until {until} no policy denies anything on this node"),
+            });
+        }
+        for namespace in self.modes.namespaces() {
+            let until = namespace.mode_until.and_then(time);
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            notices.push(Notice {
+                about: Key::new(Kind::Namespace, Name::new("", namespace.name.clone())),
+                reason: "Audit",
+                note: format!("its policies deny nothing{until}; what they would deny is told"),
+            });
+        }
         notices.sort_unstable();
         notices.dedup();
         notices
     }
+}
+
+fn of(policy: &Name) -> Key {
+    Key::new(Kind::Policy, policy.clone())
 }

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) interface: Option<PodInterface>,
     /// Its slot, or why it is not enforced.
     pub(super) enforced: Result<u16, String>,
+    /// Not all is told that would be denied.
+    unaudited: bool,
 }
 
 /// Which pods are to have a slot, and where.
@@ -82,6 +84,7 @@ pub(super) fn place(compiled: &Compiled, index: &Index, scan: &Scan, before: &Po
                 addresses: pod.addresses.clone(),
                 interface,
                 enforced,
+                unaudited: false,
             },
         );
     }
@@ -143,6 +146,7 @@ impl Pods {
         for (name, SlotWanted { ifindex, .. }) in &wanted {
             if let Some(state) = states.get_mut(name) {
                 state.enforced = outcome_of(name, *ifindex, outcome);
+                state.unaudited = outcome.report.unaudited.contains(name);
             }
         }
         self.0 = states;
@@ -150,6 +154,12 @@ impl Pods {
 
     pub(super) fn get(&self, name: &Name) -> Option<&State> {
         self.0.get(name)
+    }
+
+    /// The names of those of which not all is told that would be denied.
+    pub(super) fn unaudited(&self) -> Vec<String> {
+        let unaudited = self.0.iter().filter(|(_, state)| state.unaudited);
+        unaudited.map(|(name, _)| name.to_string()).collect()
     }
 
     /// How many are enforced, and the names of those that are not.
@@ -202,6 +212,8 @@ mod tests {
                 .collect(),
             ingress: Isolation::None,
             egress: Isolation::None,
+            audited_ingress: Isolation::None,
+            audited_egress: Isolation::None,
         };
         let change = Change {
             pods: vec![name.clone()],

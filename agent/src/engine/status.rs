@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use palisade_policy::{
-    model::{Key, Name},
+    evaluate::enforces,
+    index::{Index, Pod},
+    model::{Key, Name, Policy},
     table::Direction,
 };
 
-use super::{Engine, Summary, pods};
+use super::{Engine, Summary, pods, seconds};
 use crate::{
     api::proto::{
-        Condition, DeviceStatus, DirectionStatus, DriftStatus, Issue, ObjectName, PodStatus, Status,
+        AuditStatus, Condition, DeviceStatus, DirectionStatus, DriftStatus, Issue, ObjectName,
+        PodStatus, Status,
     },
     source::Effect,
 };
@@ -132,6 +135,10 @@ impl Engine {
                 programs: self.drift.programs,
                 entries: self.drift.entries,
             },
+            audit: AuditStatus {
+                incomplete: self.pods.unaudited(),
+                ..self.modes.status(seconds())
+            },
         }
     }
 
@@ -141,10 +148,17 @@ impl Engine {
         let direction = |direction| match pod {
             None => DirectionStatus::default(),
             Some(pod) => {
-                let policies = isolating(index, pod, direction);
+                let policies: Vec<_> = isolating(index, pod, direction).collect();
+                let audited = policies
+                    .iter()
+                    .filter(|policy| !enforces(index, pod, policy));
                 DirectionStatus {
                     isolated: !policies.is_empty(),
-                    policies,
+                    audited: audited.map(|policy| policy.name.name.to_string()).collect(),
+                    policies: policies
+                        .iter()
+                        .map(|policy| policy.name.name.to_string())
+                        .collect(),
                 }
             }
         };
@@ -178,22 +192,21 @@ impl Engine {
     }
 }
 
-/// The names of the policies that isolate a pod in a direction.
-pub(super) fn isolating(
-    index: &palisade_policy::index::Index,
-    pod: &palisade_policy::index::Pod,
+/// The policies that isolate a pod in a direction.
+pub(super) fn isolating<'a>(
+    index: &'a Index,
+    pod: &'a Pod,
     direction: Direction,
-) -> Vec<String> {
-    let policies = index.policies_of(&pod.name.namespace).filter(|policy| {
-        let rules = match direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
-        rules.is_some() && policy.selector.matches(&pod.group.labels)
-    });
-    policies
-        .map(|policy| policy.name.name.to_string())
-        .collect()
+) -> impl Iterator<Item = &'a Arc<Policy>> {
+    index
+        .policies_of(&pod.name.namespace)
+        .filter(move |policy| {
+            let rules = match direction {
+                Direction::Ingress => &policy.ingress,
+                Direction::Egress => &policy.egress,
+            };
+            rules.is_some() && policy.selector.matches(&pod.group.labels)
+        })
 }
 
 impl From<&palisade_policy::issue::Issue> for Issue {

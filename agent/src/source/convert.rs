@@ -18,6 +18,7 @@ use super::{Effect, Issue, Key, Kind, Object, Problem};
 pub mod address;
 mod field;
 mod labels;
+pub(crate) mod mode;
 mod node;
 mod pod;
 mod policy;
@@ -182,14 +183,22 @@ fn single(object: Field<'_>, kind: Kind, into: &mut Converted) -> Result<(), Fau
     };
     let converted = match kind {
         Kind::Namespace => labels::of_namespace(metadata, &key.name.name).map(|labels| {
+            let (mode, mode_until) = mode::of_namespace(metadata, &mut report);
             Object::Namespace(Namespace {
                 name: key.name.name.clone(),
                 labels,
+                mode,
+                pod_modes: mode::pods_choose(metadata, &mut report),
+                mode_until,
             })
         }),
         Kind::Node => Ok(Object::Node(node::convert(object, &mut report))),
         Kind::Pod => pod::convert(object, metadata, &mut report).map(Object::Pod),
-        Kind::Policy => Ok(Object::Policy(policy::convert(object, &mut report))),
+        Kind::Policy => Ok(Object::Policy(policy::convert(
+            object,
+            metadata,
+            &mut report,
+        ))),
         Kind::Service => Ok(Object::Service(service::convert(object, &mut report))),
     };
     match converted {

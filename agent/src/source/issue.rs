@@ -93,6 +93,8 @@ pub enum Effect {
     ObjectKept,
     /// The last good state of the whole file or folder is kept, if it had one.
     FileKept,
+    /// What was to be audited is enforced.
+    Enforced,
     /// The last of several definitions is used, as if the files were applied in the order of their names.
     LastWins,
 }
@@ -109,6 +111,7 @@ impl Effect {
             Self::Ignored => "ignored",
             Self::ObjectKept => "object-kept",
             Self::FileKept => "file-kept",
+            Self::Enforced => "enforced",
             Self::LastWins => "last-wins",
         }
     }
@@ -124,6 +127,7 @@ impl fmt::Display for Effect {
             Self::Ignored => "ignored",
             Self::ObjectKept => "the object's last good state is kept",
             Self::FileKept => "the last good state is kept",
+            Self::Enforced => "policy is enforced",
             Self::LastWins => "the last definition is used",
         })
     }

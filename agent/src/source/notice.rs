@@ -1,12 +1,12 @@
 //! What a source is to say of its objects.
 
-use palisade_policy::model::Name;
+use super::Key;
 
-/// Something that is wrong with a policy.
+/// Something that users must know of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Notice {
-    /// The policy.
-    pub policy: Name,
+    /// The object.
+    pub about: Key,
     /// The kind of problem, in one word.
     pub reason: &'static str,
     /// The problem and its effect.

@@ -89,6 +89,7 @@ fn add(total: &mut Counters, now: &Counters, last: &Counters) {
     total.allowed_bytes += now.allowed_bytes.saturating_sub(last.allowed_bytes);
     total.denied_bytes += now.denied_bytes.saturating_sub(last.denied_bytes);
     total.suppressed += now.suppressed - last.suppressed;
+    total.audited += now.audited.saturating_sub(last.audited);
     for ((total, now), last) in total.denied.iter_mut().zip(&now.denied).zip(&last.denied) {
         *total += now - last;
     }
@@ -105,6 +106,9 @@ fn traffic(total: &[Counters; 2]) -> metrics::Traffic {
         traffic
             .packets
             .push((of("allowed", None), counters.allowed_packets));
+        traffic
+            .packets
+            .push((of("audited", None), counters.audited));
         for (reason, &count) in Reason::ALL.into_iter().zip(&counters.denied) {
             traffic
                 .packets

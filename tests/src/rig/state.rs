@@ -81,6 +81,16 @@ impl Rig {
         );
     }
 
+    /// Gives a slot the tables of what is audited.
+    pub fn audit(&mut self, number: u16, ingress: u32, egress: u32) {
+        let slot = Slot {
+            audited_ingress: ingress,
+            audited_egress: egress,
+            ..self.slot(number)
+        };
+        self.set_slot(number, slot);
+    }
+
     /// Writes a cell.
     ///
     /// # Panics

@@ -5,17 +5,20 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_common::value::{DENY_ALL, Slot};
+use palisade_common::value::{ALLOW_ALL, DENY_ALL, Slot};
 use palisade_policy::{
     model::Name,
-    table::{Compiled, Isolation, LocalPod},
+    table::{Compiled, Isolation, Layer, LocalPod, Side},
 };
 
 use super::{ApplyReport, SlotWanted, SlotsWanted};
 use crate::{
     encode::{self, ledger::Ledger},
     mirror::Mirror,
-    plan::goal::{Placed, Target},
+    plan::{
+        goal::{Placed, Target},
+        tables::table_of,
+    },
 };
 
 /// The pods that are to have a slot, and which.
@@ -68,6 +71,8 @@ impl Local {
                 value,
                 ingress: target(pod.ingress),
                 egress: target(pod.egress),
+                audited_ingress: target(pod.audited_ingress),
+                audited_egress: target(pod.audited_egress),
             };
             self.placed.insert(slot, placed);
         }
@@ -79,11 +84,13 @@ impl Local {
             let Some((placed, value)) = self.placed.get(slot).zip(mirror.slots().get(slot)) else {
                 continue;
             };
-            for (target, table) in [
-                (placed.ingress, value.ingress),
-                (placed.egress, value.egress),
-            ] {
-                if target != Target::Deny && table == DENY_ALL {
+            for side in Side::ALL {
+                let (target, table) = (placed.target(side), table_of(value, side));
+                if side.layer == Layer::Audited {
+                    if target != Target::Allow && table <= ALLOW_ALL {
+                        report.unaudited.insert(name.clone());
+                    }
+                } else if target != Target::Deny && table == DENY_ALL {
                     report.denied.insert(name.clone());
                 } else if let Target::Table(id) = target
                     && report.left_out.tables.contains(&id)

@@ -139,6 +139,7 @@ impl Run {
             self.dataplane.store().reached(),
             "the new state is not reached"
         );
+        assert!(self.dataplane.store().audits(), "other is audited");
         for (name, pod) in self.world.pods() {
             let slot = &kernel.slots[usize::from(report.ready[name])];
             assert_eq!(slot.owner, crate::encode::owner(&pod.uid));

@@ -52,6 +52,7 @@ impl Maps {
             sum.allowed_bytes += value.allowed_bytes;
             sum.suppressed += value.suppressed;
             sum.denied_bytes += value.denied_bytes;
+            sum.audited += value.audited;
             for (sum, count) in sum.denied.iter_mut().zip(value.denied) {
                 *sum += count;
             }

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 
 use palisade_common::value::{ALL_PORTS, Cell, STRANGER, Slot};
+use palisade_policy::table::Side;
+
+use crate::plan::tables::table_of;
 
 /// Entries and references.
 #[derive(Clone, Debug, Default)]
@@ -106,14 +109,14 @@ impl Counts {
 
     pub(super) fn slot(&mut self, before: Option<&Slot>, after: &Slot) {
         let free = *after == Slot::default();
-        for table in [after.ingress, after.egress] {
+        for table in Side::ALL.map(|side| table_of(after, side)) {
             if !free {
                 *self.users.entry(table).or_default() += 1;
             }
         }
         for table in before
             .into_iter()
-            .flat_map(|slot| [slot.ingress, slot.egress])
+            .flat_map(|slot| Side::ALL.map(|side| table_of(slot, side)))
         {
             if drop_one(&mut self.users, table) {
                 self.vacated.tables.push(table);

@@ -8,14 +8,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use palisade_policy::table::ClassId;
+use palisade_policy::table::{ClassId, Side};
 
 use super::{
     columns::cell_of,
     draft::{Account, Draft},
     goal::{Goal, Unfit},
     nets,
-    tables::{DIRECTIONS, table_of},
+    tables::table_of,
 };
 use crate::{maps::Capacity, mirror::Mirror};
 
@@ -187,7 +187,10 @@ pub(super) fn leave_out(
         Account::Present(number) => {
             let mut any = false;
             for (&slot, value) in mirror.slots() {
-                if DIRECTIONS.iter().any(|to| table_of(value, *to) == number) {
+                if Side::ALL
+                    .iter()
+                    .any(|side| table_of(value, *side) == number)
+                {
                     any |= goal.denied.insert(slot);
                 }
             }

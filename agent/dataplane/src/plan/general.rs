@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap};
 
 use palisade_common::value::{ALLOW_ALL, DENY_ALL, Peer, Slot};
+use palisade_policy::table::Side;
 
 use super::{
     Known,
@@ -12,7 +13,7 @@ use super::{
     goal::{Goal, Scope, Target},
     moves::{Item, Move},
     op::Phase,
-    tables::{DIRECTIONS, Tables, Use, set_table},
+    tables::{Tables, Use, set_table, table_of},
 };
 
 /// Adds the writes of an update that may change anything.
@@ -140,7 +141,7 @@ impl Changes {
                 values.push((of.slot, draft.slot(of.slot)));
             }
             if let Some((_, value)) = values.last_mut() {
-                set_table(value, of.direction, *table);
+                set_table(value, of.side, *table);
             }
         }
         for (slot, value) in values {
@@ -154,20 +155,15 @@ pub(super) fn settle_slots(draft: &mut Draft<'_>, goal: &Goal<'_>, tables: &Tabl
     for (&slot, placed) in goal.placed {
         let present = draft.mirror.slots().contains_key(&slot);
         let now = draft.slot(slot);
-        let mut value = Slot {
-            ingress: now.ingress,
-            egress: now.egress,
-            ..placed.value
-        };
-        if !present {
-            for direction in DIRECTIONS {
-                let table = match goal.target(slot, direction, false) {
-                    Target::Allow => ALLOW_ALL,
-                    Target::Table(id) => tables.number.get(&id).copied().unwrap_or(DENY_ALL),
-                    Target::Deny | Target::Keep => DENY_ALL,
-                };
-                set_table(&mut value, direction, table);
-            }
+        let mut value = placed.value;
+        for side in Side::ALL {
+            let table = match goal.target(slot, side, false) {
+                _ if present => table_of(&now, side),
+                Target::Allow => ALLOW_ALL,
+                Target::Table(id) => tables.number.get(&id).copied().unwrap_or(DENY_ALL),
+                Target::Deny | Target::Keep => DENY_ALL,
+            };
+            set_table(&mut value, side, table);
         }
         draft.set_slot(slot, value);
     }

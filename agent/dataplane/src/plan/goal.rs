@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use palisade_common::value::Slot;
-use palisade_policy::table::{Change, ClassId, Compiled, Direction, Table, TableId};
+use palisade_policy::table::{Change, ClassId, Compiled, Direction, Layer, Side, Table, TableId};
 
 use super::nets;
 
@@ -21,7 +21,7 @@ pub struct Mark {
     pub flags: u16,
 }
 
-/// How one direction of a slot is to be decided.
+/// How one side of a slot is to be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Everything is denied.
@@ -34,7 +34,7 @@ pub enum Target {
     Keep,
 }
 
-/// A slot and the pod that is to have it. `ingress` and `egress` of the value are not looked at.
+/// A slot and the pod that is to have it. The tables in the value are not looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// The pod's slot, its tables left out.
@@ -43,15 +43,21 @@ pub struct Placed {
     pub ingress: Target,
     /// Egress.
     pub egress: Target,
+    /// What is audited of ingress.
+    pub audited_ingress: Target,
+    /// Of egress.
+    pub audited_egress: Target,
 }
 
 impl Placed {
-    /// The target of a direction.
+    /// The target of a side.
     #[must_use]
-    pub fn target(&self, direction: Direction) -> Target {
-        match direction {
-            Direction::Ingress => self.ingress,
-            Direction::Egress => self.egress,
+    pub fn target(&self, side: Side) -> Target {
+        match (side.direction, side.layer) {
+            (Direction::Ingress, Layer::Enforced) => self.ingress,
+            (Direction::Egress, Layer::Enforced) => self.egress,
+            (Direction::Ingress, Layer::Audited) => self.audited_ingress,
+            (Direction::Egress, Layer::Audited) => self.audited_egress,
         }
     }
 }
@@ -171,23 +177,28 @@ impl<'a> Goal<'a> {
             && (self.compiled.addresses.contains_key(address) || self.marks.contains_key(address))
     }
 
-    /// How a direction of a slot is to be decided, as far as it fits. `present` is whether the slot is in use.
-    pub(super) fn target(&self, slot: u16, direction: Direction, present: bool) -> Target {
+    /// How a side of a slot is to be decided, as far as it fits. `present` is whether the slot is in use.
+    pub(super) fn target(&self, slot: u16, side: Side, present: bool) -> Target {
+        let unfit = match side.layer {
+            Layer::Enforced => Target::Deny,
+            // Nothing is told, instead of everything.
+            Layer::Audited => Target::Allow,
+        };
         if self.denies_all || self.denied.contains(&slot) {
-            return Target::Deny;
+            return unfit;
         }
         let Some(placed) = self.placed.get(&slot) else {
             return Target::Keep;
         };
-        let target = placed.target(direction);
+        let target = placed.target(side);
         let Target::Table(table) = target else {
             return target;
         };
         match self.unfit.get(&table) {
             Some(Unfit::Keep) if present => Target::Keep,
-            Some(_) => Target::Deny,
+            Some(_) => unfit,
             None if self.compiled.tables.contains_key(&table) => target,
-            None => Target::Deny,
+            None => unfit,
         }
     }
 

@@ -139,8 +139,12 @@ impl fmt::Display for Op {
             Self::Block { net, class: None } => write!(f, "block {net} = none"),
             Self::Slot { slot, value } => write!(
                 f,
-                "slot {slot} = interface {} ingress {} egress {}",
-                value.ifindex, value.ingress, value.egress
+                "slot {slot} = interface {} ingress {} egress {}, audited {} and {}",
+                value.ifindex,
+                value.ingress,
+                value.egress,
+                value.audited_ingress,
+                value.audited_egress
             ),
             Self::Config(config) => write!(f, "revision = {}", config.revision),
         }

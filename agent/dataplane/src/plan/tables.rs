@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use palisade_common::value::{ALLOW_ALL, DENY_ALL, Slot};
-use palisade_policy::table::{Direction, TableId};
+use palisade_policy::table::{Direction, Layer, Side, TableId};
 
 use super::{
     Known,
     draft::{Account, Draft},
     goal::{Goal, Target},
 };
-
-/// Both, in the order of their numbers.
-pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 /// What becomes of a present table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +22,11 @@ pub(super) enum Role {
     Kept,
 }
 
-/// A direction of a slot in use.
+/// A side of a slot in use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Use {
     pub(super) slot: u16,
-    pub(super) direction: Direction,
+    pub(super) side: Side,
     /// Its present table.
     pub(super) table: u32,
     pub(super) target: Target,
@@ -47,20 +44,25 @@ pub(super) struct Tables {
     pub(super) fresh: BTreeSet<TableId>,
 }
 
-/// The table of a direction.
-pub(super) fn table_of(slot: &Slot, direction: Direction) -> u32 {
-    match direction {
-        Direction::Ingress => slot.ingress,
-        Direction::Egress => slot.egress,
+/// The table of a side.
+pub(crate) fn table_of(slot: &Slot, side: Side) -> u32 {
+    match (side.direction, side.layer) {
+        (Direction::Ingress, Layer::Enforced) => slot.ingress,
+        (Direction::Egress, Layer::Enforced) => slot.egress,
+        (Direction::Ingress, Layer::Audited) => slot.audited_ingress,
+        (Direction::Egress, Layer::Audited) => slot.audited_egress,
     }
 }
 
-/// Sets the table of a direction.
-pub(super) fn set_table(slot: &mut Slot, direction: Direction, table: u32) {
-    match direction {
-        Direction::Ingress => slot.ingress = table,
-        Direction::Egress => slot.egress = table,
-    }
+/// Sets the table of a side.
+pub(super) fn set_table(slot: &mut Slot, side: Side, table: u32) {
+    let place = match (side.direction, side.layer) {
+        (Direction::Ingress, Layer::Enforced) => &mut slot.ingress,
+        (Direction::Egress, Layer::Enforced) => &mut slot.egress,
+        (Direction::Ingress, Layer::Audited) => &mut slot.audited_ingress,
+        (Direction::Egress, Layer::Audited) => &mut slot.audited_egress,
+    };
+    *place = table;
 }
 
 impl Tables {
@@ -69,14 +71,14 @@ impl Tables {
         let mut tables = Self::default();
         for (&slot, value) in draft.mirror.slots() {
             let mut after = *value;
-            for direction in DIRECTIONS {
-                let target = goal.target(slot, direction, true);
-                let table = table_of(value, direction);
+            for side in Side::ALL {
+                let target = goal.target(slot, side, true);
+                let table = table_of(value, side);
                 match target {
-                    Target::Deny => set_table(&mut after, direction, DENY_ALL),
+                    Target::Deny => set_table(&mut after, side, DENY_ALL),
                     _ => tables.uses.push(Use {
                         slot,
-                        direction,
+                        side,
                         table,
                         target,
                     }),
@@ -130,7 +132,7 @@ impl Tables {
             .placed
             .iter()
             .filter(|(slot, _)| !draft.mirror.slots().contains_key(slot))
-            .flat_map(|(&slot, _)| DIRECTIONS.map(|to| goal.target(slot, to, false)));
+            .flat_map(|(&slot, _)| Side::ALL.map(|side| goal.target(slot, side, false)));
         present
             .chain(new)
             .filter_map(|target| match target {

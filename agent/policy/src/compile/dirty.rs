@@ -21,6 +21,8 @@ pub(super) struct Dirty {
     pub(super) groups: HashMap<GroupId, Arc<Group>>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) services: Vec<(Vec<IpAddr>, Vec<IpAddr>)>,
+    /// The mode of all pods is another.
+    pub(super) mode: bool,
 }
 
 impl Dirty {

@@ -4,7 +4,7 @@ use super::{Compiler, ports::names};
 use crate::{
     issue::{Issue, Problem},
     model::{Block, Key},
-    table::Direction,
+    table::{Direction, Side},
 };
 
 impl Compiler {
@@ -134,12 +134,12 @@ impl Compiler {
 
     fn refused_tables(&self, issues: &mut Vec<Issue>) {
         for (name, pod) in &self.local {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                if self.tables.refuses(pod.group.id, direction) {
+            for side in Side::ALL {
+                if self.tables.refuses(pod.group.id, side) {
                     issues.push(Issue {
                         object: Key::Pod(name.clone()),
                         field: "metadata.labels".into(),
-                        problem: Problem::TableDoesNotFit(direction),
+                        problem: Problem::TableDoesNotFit(side.direction),
                     });
                 }
             }

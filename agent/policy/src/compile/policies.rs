@@ -88,6 +88,11 @@ impl Policies {
         self.groups.iter().map(|(&id, group)| (id, group))
     }
 
+    /// Whether pods of this namespace are on this node.
+    pub(super) fn has_pods_of(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
+    }
+
     /// The groups that a policy selects.
     pub(super) fn selected(&self, live: &Live) -> impl Iterator<Item = &LocalGroup> {
         let id = self.ids.get(&live.policy.name).copied();

@@ -3,6 +3,8 @@
 //! A table is told by the policies that select its pods in one direction and, where their ingress rules
 //! name ports, by what those names mean on its pods. Pods of one identity share it, and an edit of the
 //! policies changes its cells in place.
+//!
+//! A pod has up to four: each direction as it is enforced, without what is in audit, and as it is audited, with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -17,7 +19,8 @@ use super::{
 };
 use crate::{
     index::GroupId,
-    table::{Cell, ClassId, Direction, Isolation, TableId},
+    model::Mode,
+    table::{Cell, ClassId, Direction, Isolation, Layer, Side, TableId},
 };
 
 /// What tells a table from all others.
@@ -33,20 +36,20 @@ struct Entry {
     program: Program,
 }
 
-/// One direction of a group.
-type Side = (GroupId, Direction);
+/// One side of a group's pods.
+type Of = (GroupId, Side);
 
 /// All tables.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: BTreeMap<TableId, Entry>,
-    sides: BTreeMap<Side, TableId>,
+    sides: BTreeMap<Of, TableId>,
     listed: HashMap<ListId, BTreeSet<TableId>>,
     named: HashMap<PortName, BTreeSet<TableId>>,
     created: u32,
     limit: usize,
     /// Sides whose table does not fit, and the table that denies everything, which they share.
-    refused: BTreeSet<Side>,
+    refused: BTreeSet<Of>,
     deny_all: Option<TableId>,
 }
 
@@ -59,17 +62,17 @@ impl Tables {
         }
     }
 
-    pub(super) fn isolation(&self, group: GroupId, direction: Direction) -> Isolation {
-        let refused = self.deny_all.filter(|_| self.refuses(group, direction));
-        match self.sides.get(&(group, direction)).copied().or(refused) {
+    pub(super) fn isolation(&self, group: GroupId, side: Side) -> Isolation {
+        let refused = self.deny_all.filter(|_| self.refuses(group, side));
+        match self.sides.get(&(group, side)).copied().or(refused) {
             Some(table) => Isolation::Table(table),
             None => Isolation::None,
         }
     }
 
     /// Whether the group's table does not fit.
-    pub(super) fn refuses(&self, group: GroupId, direction: Direction) -> bool {
-        self.refused.contains(&(group, direction))
+    pub(super) fn refuses(&self, group: GroupId, side: Side) -> bool {
+        self.refused.contains(&(group, side))
     }
 
     /// Gives the groups their tables, after groups or policies changed. `edited` names the policies that are
@@ -78,25 +81,29 @@ impl Tables {
         &mut self,
         output: &mut Output,
         policies: &Policies,
+        mode: impl Fn(&LocalGroup) -> Mode,
         edited: &BTreeSet<PolicyId>,
     ) -> BTreeSet<TableId> {
         let mut sides = BTreeMap::new();
-        let mut members: BTreeMap<Identity, Vec<Side>> = BTreeMap::new();
+        let mut members: BTreeMap<Identity, Vec<Of>> = BTreeMap::new();
         let mut parts = Vec::new();
         for (id, group) in policies.groups() {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let Some(identity) = identity(policies, group, direction) else {
+            let mode = mode(group);
+            for side in Side::ALL {
+                let Some(identity) = identity(policies, group, mode, side) else {
                     continue;
                 };
-                let side = (id, direction);
-                if let Some(&was) = self.sides.get(&side) {
+                // A table goes over from what is audited to what is enforced, and back.
+                let layers = [Layer::Enforced, Layer::Audited];
+                let before = layers.map(|layer| (id, Side::new(side.direction, layer)));
+                for &was in before.iter().filter_map(|of| self.sides.get(of)) {
                     parts.push(Part {
                         was,
                         now: identity.clone(),
                         weight: group.pods.len(),
                     });
                 }
-                members.entry(identity).or_default().push(side);
+                members.entry(identity).or_default().push((id, side));
             }
         }
         let numbers = follow(parts);
@@ -128,7 +135,7 @@ impl Tables {
                     continue;
                 }
             };
-            sides.extend(members.into_iter().map(|side| (side, id)));
+            sides.extend(members.into_iter().map(|of| (of, id)));
             let same = self.tables.get(&id).is_some_and(|entry| {
                 entry.identity == identity && identity.policies.is_disjoint(edited)
             });
@@ -258,20 +265,39 @@ impl Tables {
     }
 }
 
-/// The identity of a group's table; `None` if no policy isolates it.
-fn identity(policies: &Policies, group: &LocalGroup, direction: Direction) -> Option<Identity> {
+/// The identity of a side's table; `None` if no policy isolates the group, or nothing is audited.
+fn identity(
+    policies: &Policies,
+    group: &LocalGroup,
+    mode: Mode,
+    Side { direction, layer }: Side,
+) -> Option<Identity> {
+    if mode == Mode::Audit && layer == Layer::Enforced {
+        return None;
+    }
     let mut asked = BTreeSet::new();
     let mut selecting = BTreeSet::new();
+    let mut audited = mode == Mode::Audit;
     for &id in &group.policies {
-        let Some(rules) = policies.get(id).and_then(|live| live.rules(direction)) else {
+        let Some(live) = policies.get(id) else {
             continue;
         };
+        let Some(rules) = live.rules(direction) else {
+            continue;
+        };
+        if live.policy.mode == Mode::Audit {
+            audited = true;
+            if layer == Layer::Enforced {
+                continue;
+            }
+        }
         selecting.insert(id);
         if direction == Direction::Ingress {
             asked.extend(rules.iter().flat_map(|rule| names(&rule.ports)));
         }
     }
-    (!selecting.is_empty()).then(|| Identity {
+    let exists = !selecting.is_empty() && (audited || layer == Layer::Enforced);
+    exists.then(|| Identity {
         direction,
         policies: selecting,
         named: resolve(&group.group, |name| asked.contains(name)),

@@ -59,8 +59,9 @@ fn an_explanation_says_what_the_reference_says() {
                 let got = explained.as_ref().map(|explained| {
                     let sides = [&explained.egress, &explained.ingress];
                     for side in sides.into_iter().flatten() {
-                        let by_rule = side.allowing(traffic).next().is_some();
-                        let open = side.isolating.is_empty() || by_rule;
+                        let mut allowing = side.allowing(traffic);
+                        let by_rule = allowing.any(|rule| side.enforces(rule));
+                        let open = side.isolating == side.audited || by_rule;
                         assert_eq!(side.allowed().allows(traffic), open);
                     }
                     explained.allows(traffic)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Group, GroupId, strings::Strings};
-use crate::model::{Labels, NamedPort};
+use crate::model::{Labels, Mode, NamedPort};
 
 /// Each group once, with the number of its pods.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ impl PartialEq for Content {
         self.0.namespace == other.0.namespace
             && self.0.labels == other.0.labels
             && self.0.ports == other.0.ports
+            && self.0.mode == other.0.mode
     }
 }
 
@@ -35,6 +36,7 @@ impl Hash for Content {
         self.0.namespace.hash(state);
         self.0.labels.hash(state);
         self.0.ports.hash(state);
+        self.0.mode.hash(state);
     }
 }
 
@@ -46,6 +48,7 @@ impl Groups {
         namespace: Arc<str>,
         labels: Labels,
         mut ports: Vec<NamedPort>,
+        mode: Mode,
     ) -> Arc<Group> {
         ports.sort();
         ports.dedup();
@@ -54,6 +57,7 @@ impl Groups {
             namespace,
             labels,
             ports,
+            mode,
         }));
         match self.pods.entry(content) {
             Entry::Occupied(mut known) => {

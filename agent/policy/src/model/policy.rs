@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Block, Name, Protocol, Selector};
+use super::{Block, Mode, Name, Protocol, Selector};
 
 /// A NetworkPolicy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Policy {
     pub ingress: Option<Vec<Rule>>,
     /// The rules of egress.
     pub egress: Option<Vec<Rule>>,
+    /// In audit it is staged: what only it would deny passes, and is told.
+    pub mode: Mode,
 }
 
 /// One ingress or egress rule.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::{
-    Block, Labels, Name, NamedPort, Namespace, Operator, Peer, Peers, Pod, Policy, Port,
+    Block, Labels, Mode, Name, NamedPort, Namespace, Operator, Peer, Peers, Pod, Policy, Port,
     PortNumber, Ports, Protocol, Requirement, Rule, Selector,
 };
 
@@ -39,6 +39,9 @@ pub fn namespace(name: &str, words: &str) -> Namespace {
     Namespace {
         name: name.into(),
         labels,
+        mode: Mode::Enforce,
+        pod_modes: false,
+        mode_until: None,
     }
 }
 
@@ -58,6 +61,7 @@ pub fn pod(name: &str, words: &str, addresses: &[&str]) -> Pod {
         terminating: false,
         ports: Vec::new(),
         created: 0,
+        mode: Mode::Enforce,
     }
 }
 
@@ -69,6 +73,7 @@ pub fn policy(name: &str, selects: &str) -> Policy {
         selector: selector(selects),
         ingress: None,
         egress: None,
+        mode: Mode::Enforce,
     }
 }
 

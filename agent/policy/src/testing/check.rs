@@ -6,10 +6,12 @@ use std::{
 };
 
 use crate::{
-    evaluate::allows,
+    evaluate::{allows, allows_on},
     index::Index,
     model::Name,
-    table::{Cell, Change, ClassId, Compiled, Direction, Isolation, Table, TableId, Traffic},
+    table::{
+        Cell, Change, ClassId, Compiled, Direction, Isolation, Layer, Side, Table, TableId, Traffic,
+    },
 };
 
 /// Where a compiled state and the reference differ: verdicts of every local pod with these peers, which
@@ -47,12 +49,12 @@ pub fn disagreements(
         if listed.addresses != owned || listed.uid != pod.uid {
             found.push(format!("{listed:?} is listed for {pod:?}"));
         }
-        for (direction, isolation) in [
-            (Direction::Ingress, listed.ingress),
-            (Direction::Egress, listed.egress),
-        ] {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let [enforced, audited] = [Layer::Enforced, Layer::Audited]
+                .map(|layer| listed.isolation(Side::new(direction, layer)));
             for &peer in peers {
-                let cell = compiled.cell(isolation, peer);
+                let cell = compiled.cell(enforced, peer);
+                let audit = compiled.cell(audited, peer);
                 if cell.all_protocols && cell != Cell::allow() {
                     found.push(format!("half a cell: {cell:?}"));
                 }
@@ -61,6 +63,14 @@ pub fn disagreements(
                     if got != allows(index, pod, direction, peer, traffic) {
                         found.push(format!(
                             "{direction:?} of {} with {peer} on {traffic}: compiled {got}",
+                            pod.name
+                        ));
+                    }
+                    let told = got && !audit.allows(traffic);
+                    let denied = !allows_on(index, pod, direction, Layer::Audited, peer, traffic);
+                    if told != (got && denied) {
+                        found.push(format!(
+                            "{direction:?} of {} with {peer} on {traffic}: audited {told}",
                             pod.name
                         ));
                     }
@@ -93,7 +103,7 @@ fn idle_entries(compiled: &Compiled) -> Vec<String> {
     let used: BTreeSet<TableId> = compiled
         .pods
         .values()
-        .flat_map(|pod| [pod.ingress, pod.egress])
+        .flat_map(|pod| Side::ALL.map(|side| pod.isolation(side)))
         .filter_map(|isolation| match isolation {
             Isolation::None => None,
             Isolation::Table(table) => Some(table),
@@ -148,8 +158,8 @@ pub fn same_but_for_numbers(a: &Compiled, b: &Compiled) -> Result<(), String> {
         if (&mine.uid, &mine.addresses) != (&other.uid, &other.addresses) {
             return Err(format!("{mine:?} and {other:?}"));
         }
-        for pair in [(mine.ingress, other.ingress), (mine.egress, other.egress)] {
-            match pair {
+        for side in Side::ALL {
+            match (mine.isolation(side), other.isolation(side)) {
                 (Isolation::None, Isolation::None) => {}
                 (Isolation::Table(mine), Isolation::Table(other)) => tables.pair(mine, other)?,
                 _ => return Err(format!("{mine:?} and {other:?}")),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{NODE, Rng, address};
 use crate::{
     model::{
-        Block, Labels, Name, NamedPort, Namespace, Operator, Peer, Peers, Pod, Policy, Port,
+        Block, Labels, Mode, Name, NamedPort, Namespace, Operator, Peer, Peers, Pod, Policy, Port,
         PortNumber, Ports, Protocol, Requirement, Rule, Selector, Service,
     },
     table::Traffic,
@@ -145,6 +145,7 @@ pub(super) fn pod(rng: &mut Rng, number: usize) -> Pod {
         terminating: rng.percent(12),
         ports,
         created: rng.below(4) as i64,
+        mode: mode(rng, 15),
     }
 }
 
@@ -154,6 +155,17 @@ pub(super) fn namespace(rng: &mut Rng, name: &str) -> Namespace {
     Namespace {
         name: name.into(),
         labels,
+        mode: mode(rng, 10),
+        pod_modes: rng.percent(30),
+        mode_until: None,
+    }
+}
+
+fn mode(rng: &mut Rng, percent: usize) -> Mode {
+    if rng.percent(percent) {
+        Mode::Audit
+    } else {
+        Mode::Enforce
     }
 }
 
@@ -177,6 +189,7 @@ pub(super) fn policy(rng: &mut Rng) -> Policy {
         selector: selector(rng),
         ingress,
         egress,
+        mode: mode(rng, 15),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{NODE, block, namespace, own_pods, pods_of, policy, ports, rule, selector};
-use crate::model::{Key, Name, NamedPort, Object, Peer, Peers, Pod, Policy, Protocol};
+use crate::model::{Key, Mode, Name, NamedPort, Object, Peer, Peers, Pod, Policy, Protocol};
 
 /// How large; all numbers are for the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,7 @@ impl Scale {
                 port: 8_000 + (app % 7) as u16,
             }],
             created: 1_700_000_000 + generation as i64,
+            mode: Mode::Enforce,
         }
     }
 

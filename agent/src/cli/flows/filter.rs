@@ -48,7 +48,7 @@ pub(super) struct Selection {
     /// The protocol: TCP, UDP, SCTP, ICMP, ICMPv6 or a number.
     #[arg(long, value_name = "PROTO", help_heading = "Filters")]
     protocol: Vec<String>,
-    /// The verdict: denied or allowed.
+    /// The verdict: denied, audited or allowed.
     #[arg(long, value_name = "VERDICT", help_heading = "Filters")]
     verdict: Vec<String>,
     /// Why: policy, revoked, spoofed, malformed, fragment, not-ip, unknown.

@@ -46,6 +46,7 @@ impl Lines {
         let verdict = flow.verdict.to_uppercase();
         let verdict = match (self.colored, flow.verdict.as_str()) {
             (true, "denied") => format!("\x1b[31m{verdict}\x1b[0m"),
+            (true, "audited") => format!("\x1b[33m{verdict}\x1b[0m"),
             (true, _) => format!("\x1b[32m{verdict}\x1b[0m"),
             _ => verdict,
         };
@@ -57,7 +58,14 @@ impl Lines {
         if !flow.reason.is_empty() && flow.reason != "policy" {
             line += &format!(" ({})", flow.reason);
         }
-        if !flow.policies.is_empty() {
+        if flow.verdict == "allowed" {
+            let rules = flow.rules.iter();
+            let rules = rules.map(|rule| format!("{} {}", rule.policy, rule.rule));
+            let rules: Vec<_> = rules.collect();
+            if !rules.is_empty() {
+                line += &format!(" by {}", rules.join(", "));
+            }
+        } else if !flow.policies.is_empty() {
             line += &format!(" by {}", flow.policies.join(", "));
         }
         if let Some(miss) = &flow.miss {
@@ -98,6 +106,7 @@ pub(super) mod tests {
             namespace: Some("shop".to_owned()),
             pod: Some(pod.to_owned()),
             address: address.parse().ok(),
+            labels: Default::default(),
         };
         Flow {
             number: 7,
@@ -113,6 +122,8 @@ pub(super) mod tests {
             destination_port: 8080,
             protocol: "TCP".to_owned(),
             policies: vec!["default-deny".to_owned(), "allow-api".to_owned()],
+            audited: Vec::new(),
+            rules: Vec::new(),
             miss: Some(Miss {
                 rule: RuleName {
                     policy: "allow-api".to_owned(),

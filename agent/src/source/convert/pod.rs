@@ -8,7 +8,7 @@ use palisade_policy::model::{NamedPort, Pod};
 use super::{
     Effect, Problem, Report, address,
     field::{Fault, Field},
-    labels, policy,
+    labels, mode, policy,
 };
 
 /// Refused where labels, host network or phase are unreadable: they decide whether the pod is a peer.
@@ -59,6 +59,7 @@ pub(super) fn convert(
         terminating: metadata.get("deletionTimestamp").is_some(),
         ports: spec.map_or_else(Vec::new, |spec| ports(spec, report)),
         created,
+        mode: mode::of(metadata, report),
     })
 }
 

@@ -7,7 +7,7 @@ use palisade_policy::model::{
 use super::{
     Effect, Problem, Report, address,
     field::{Fault, Field},
-    labels,
+    labels, mode,
 };
 
 /// A rule that cannot be read. It stays in its place, so that rules are counted as they are written.
@@ -16,8 +16,9 @@ const NOTHING: Rule = Rule {
     ports: Ports::Of(Vec::new()),
 };
 
-pub(super) fn convert(object: Field<'_>, report: &mut Report<'_>) -> Policy {
+pub(super) fn convert(object: Field<'_>, metadata: Field<'_>, report: &mut Report<'_>) -> Policy {
     let name = report.key.name.clone();
+    let mode = mode::of(metadata, report);
     let Some(spec) = object.get("spec") else {
         // An empty spec: it selects every pod and isolates its ingress.
         return Policy {
@@ -25,6 +26,7 @@ pub(super) fn convert(object: Field<'_>, report: &mut Report<'_>) -> Policy {
             selector: Selector::default(),
             ingress: Some(Vec::new()),
             egress: None,
+            mode,
         };
     };
     let selector = match selected(spec) {
@@ -46,6 +48,7 @@ pub(super) fn convert(object: Field<'_>, report: &mut Report<'_>) -> Policy {
         selector,
         ingress: ingress.then(|| rules(spec, "ingress", "from", report)),
         egress: egress.then(|| rules(spec, "egress", "to", report)),
+        mode,
     }
 }
 

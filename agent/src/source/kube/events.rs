@@ -1,4 +1,4 @@
-//! Events on policies, for what users must know of them.
+//! Events on policies, namespaces and nodes, for what users must know of them.
 //!
 //! Every agent may see the same problem, and one Event is enough. Its name is made of its content, so the server
 //! keeps the first and refuses the others; agents speak at different times, so that few have to be refused.
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use palisade_policy::model::Name;
 use serde_json::json;
 
-use crate::source::Notice;
+use crate::source::{Key, Kind, Notice};
 
 /// For how long a problem has to stand before it is said; much of what is wrong passes.
 const STANDS: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ const LONGEST: usize = 1000;
 /// How long a policy's name may be in front of the name of an Event.
 const NAME: usize = 200;
 
-/// Says what is wrong with policies.
+/// Says what users must know of objects.
 pub(super) struct Events {
     client: Client,
     node: Arc<str>,
@@ -73,9 +73,10 @@ impl Events {
         let due = self.due.iter_mut().filter(|(_, at)| **at <= now);
         for (notice, at) in due.take(BURST) {
             *at = now + AGAIN;
-            if let Some(uid) = uids.get(&notice.policy) {
+            let uid = uids.get(&notice.about.name);
+            if uid.is_some() || notice.about.kind != Kind::Policy {
                 let event = event(notice, uid, node);
-                tokio::spawn(post(self.client.clone(), notice.policy.clone(), event));
+                tokio::spawn(post(self.client.clone(), notice.about.clone(), event));
             }
         }
     }
@@ -88,23 +89,36 @@ fn share(value: &impl std::hash::Hash) -> f64 {
     hasher.finish() as f64 / u64::MAX as f64
 }
 
-fn event(notice: &Notice, uid: &Arc<str>, node: &Arc<str>) -> serde_json::Value {
+/// The namespace of an object's Events; of what is in none itself they are in `default`.
+fn namespace(about: &Key) -> &str {
+    match about.kind.is_namespaced() {
+        true => &about.name.namespace,
+        false => "default",
+    }
+}
+
+fn event(notice: &Notice, uid: Option<&Arc<str>>, node: &Arc<str>) -> serde_json::Value {
     let Notice {
-        policy,
+        about,
         reason,
         note,
     } = notice;
+    let version = match about.kind {
+        Kind::Policy => "networking.k8s.io/v1",
+        Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service => "v1",
+    };
+    let namespaced = about.kind.is_namespaced();
     let mut hasher = DefaultHasher::new();
     (notice, uid).hash(&mut hasher);
     let cut = |text: &str, longest| text.chars().take(longest).collect::<String>();
-    let prefix = cut(&policy.name, NAME);
+    let prefix = cut(&about.name.name, NAME);
     let prefix = prefix.trim_end_matches(['.', '-']);
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {
             "name": format!("{prefix}.{:016x}", hasher.finish()),
-            "namespace": policy.namespace,
+            "namespace": namespace(about),
         },
         "eventTime": format!("{:.6}", Timestamp::now()),
         "reportingController": "palisade",
@@ -114,28 +128,28 @@ fn event(notice: &Notice, uid: &Arc<str>, node: &Arc<str>) -> serde_json::Value 
         "reason": reason,
         "note": cut(note, LONGEST),
         "regarding": {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "namespace": policy.namespace,
-            "name": policy.name,
+            "apiVersion": version,
+            "kind": about.kind.name(),
+            "namespace": namespaced.then_some(&about.name.namespace),
+            "name": about.name.name,
             "uid": uid,
         },
     })
 }
 
-async fn post(client: Client, policy: Name, event: serde_json::Value) {
+async fn post(client: Client, about: Key, event: serde_json::Value) {
     let kind = GroupVersionKind::gvk("events.k8s.io", "v1", "Event");
     let resource = ApiResource::from_gvk(&kind);
-    let api = Api::<DynamicObject>::namespaced_with(client, &policy.namespace, &resource);
+    let api = Api::<DynamicObject>::namespaced_with(client, namespace(&about), &resource);
     let event = match serde_json::from_value(event) {
         Ok(event) => event,
         Err(error) => return tracing::error!(%error, "an Event cannot be made"),
     };
     match api.create(&PostParams::default(), &event).await {
-        Ok(_) => tracing::info!(%policy, "said on the policy what is wrong with it"),
+        Ok(_) => tracing::info!(%about, "said on the object what users must know of it"),
         // Another agent was first.
         Err(Error::Api(status)) if status.code == 409 => {}
-        Err(error) => tracing::warn!(%policy, %error, "an Event is refused"),
+        Err(error) => tracing::warn!(%about, %error, "an Event is refused"),
     }
 }
 
@@ -146,12 +160,12 @@ mod tests {
     #[test]
     fn agents_give_the_same_problem_one_name_and_others_others() {
         let notice = |note: &str| Notice {
-            policy: Name::new("x", "a-policy"),
+            about: Key::new(Kind::Policy, Name::new("x", "a-policy")),
             reason: "PolicyInvalid",
             note: note.to_owned(),
         };
         let name = |notice: &Notice, uid: &str, node: &str| {
-            event(notice, &uid.into(), &node.into())["metadata"]["name"].clone()
+            event(notice, Some(&uid.into()), &node.into())["metadata"]["name"].clone()
         };
         let one = name(&notice("a"), "1", "node1");
         assert_eq!(one, name(&notice("a"), "1", "node2"));

@@ -6,7 +6,7 @@ use super::partial::{
     Shape::{self, Fields, Items, Whole},
     Watched,
 };
-use crate::source::Kind;
+use crate::source::{Kind, convert::mode};
 
 /// Namespaces: their labels.
 pub(super) struct Namespaces;
@@ -80,7 +80,12 @@ const METADATA: Shape = Fields(&[
     ("labels", Whole),
     (
         "annotations",
-        Fields(&[("kubernetes.io/config.hash", Whole)]),
+        Fields(&[
+            ("kubernetes.io/config.hash", Whole),
+            (mode::MODE, Whole),
+            (mode::MODE_UNTIL, Whole),
+            (mode::POD_MODE, Whole),
+        ]),
     ),
     ("creationTimestamp", Whole),
     ("deletionTimestamp", Whole),

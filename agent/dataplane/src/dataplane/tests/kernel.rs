@@ -11,16 +11,16 @@ use std::{
 use ipnet::IpNet;
 use palisade_common::{
     key::CellKey,
-    value::{Cell, Config, Peer, PortLeaf, PortSet, Slot},
+    value::{ALLOW_ALL, Cell, Config, DENY_ALL, Peer, PortLeaf, PortSet, Slot},
 };
-use palisade_policy::table::Direction;
+use palisade_policy::table::{Layer, Side};
 
 use crate::{
     apply::{Store, StoreError},
     encode::ledger::GRACE,
     maps::Capacity,
     mirror::Dump,
-    plan::op::Op,
+    plan::{op::Op, tables::table_of},
 };
 
 /// Ports that verdicts are looked at for, of each of TCP, UDP and SCTP.
@@ -74,12 +74,8 @@ impl Kernel {
             .map_or(0, |(_, &class)| class)
     }
 
-    pub(super) fn table(&self, slot: u16, direction: Direction) -> u32 {
-        let slot = &self.slots[usize::from(slot)];
-        match direction {
-            Direction::Ingress => slot.ingress,
-            Direction::Egress => slot.egress,
-        }
+    pub(super) fn table(&self, slot: u16, side: Side) -> u32 {
+        table_of(&self.slots[usize::from(slot)], side)
     }
 
     pub(super) fn cell(&self, table: u32, class: u32) -> Verdict {
@@ -89,8 +85,12 @@ impl Kernel {
         self.decode(own.unwrap_or(&self.tables[table as usize]))
     }
 
-    pub(super) fn verdict(&self, slot: u16, direction: Direction, class: u32) -> Verdict {
-        self.cell(self.table(slot, direction), class)
+    pub(super) fn verdict(&self, slot: u16, side: Side, class: u32) -> Verdict {
+        match self.table(slot, side) {
+            // Nothing is audited.
+            DENY_ALL if side.layer == Layer::Audited => self.cell(ALLOW_ALL, class),
+            table => self.cell(table, class),
+        }
     }
 
     fn decode(&self, cell: &Cell) -> Verdict {
@@ -192,7 +192,7 @@ impl Kernel {
         let peers = self.peers.values().map(|peer| peer.class);
         let classes = peers.chain(self.cidrs.values().copied());
         let slots = || self.slots.iter().filter(|slot| **slot != Slot::default());
-        let tables = slots().flat_map(|slot| [slot.ingress, slot.egress]);
+        let tables = slots().flat_map(|slot| Side::ALL.map(|side| table_of(slot, side)));
         let numbers = self.slots.iter().zip(0u16..);
         classes
             .map(Held::Class)

@@ -5,11 +5,11 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::table::Direction;
+use palisade_policy::table::{Direction, Layer, Side};
 
 use super::{
     kernel::{Kernel, Verdict},
-    world::{World, isolation},
+    world::World,
 };
 use crate::{
     apply::{Store, StoreError},
@@ -19,7 +19,12 @@ use crate::{
     plan::op::Op,
 };
 
-const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+const INGRESS: Side = Side::new(Direction::Ingress, Layer::Enforced);
+const EGRESS: Side = Side::new(Direction::Egress, Layer::Enforced);
+const AUDITED: [Side; 2] = [
+    Side::new(Direction::Ingress, Layer::Audited),
+    Side::new(Direction::Egress, Layer::Audited),
+];
 
 /// Who is looked at: a slot that a pod has before and after, and the pod's addresses of before and after.
 #[derive(Clone)]
@@ -36,6 +41,8 @@ pub(super) struct Watched {
     subjects: Vec<Subject>,
     pub(super) peers: Vec<IpAddr>,
     new: Matrix,
+    /// What audited tables are to allow in the end.
+    audited: Matrix,
     /// What may be allowed, and what must be.
     most: Matrix,
     least: Matrix,
@@ -62,6 +69,7 @@ impl Watched {
             subjects: Vec::new(),
             peers,
             new: Vec::new(),
+            audited: Vec::new(),
             most: Vec::new(),
             least: Vec::new(),
             log: Vec::new(),
@@ -105,10 +113,9 @@ impl Watched {
             pods.insert(slot as u16, pod);
         }
         let old = self.matrix();
-        let said = |slot: u16, direction, address| {
-            world.verdict(isolation(pods[&slot], direction), address)
-        };
+        let said = |slot: u16, side, address| world.verdict(pods[&slot].isolation(side), address);
         self.new = matrix(&self.subjects, &self.peers, said);
+        self.audited = alone(&self.subjects, AUDITED, &self.peers, said);
         let both = |combine: fn(Verdict, Verdict) -> Verdict| {
             old.iter()
                 .zip(&self.new)
@@ -119,9 +126,8 @@ impl Watched {
         self.most = both(|a, b| a | b);
         if self.kept {
             let classes = self.classes();
-            self.most = matrix(&self.subjects, &self.peers, |slot, direction, address| {
-                said(slot, direction, address)
-                    | self.kernel.verdict(slot, direction, classes[&address])
+            self.most = matrix(&self.subjects, &self.peers, |slot, side, address| {
+                said(slot, side, address) | self.kernel.verdict(slot, side, classes[&address])
             });
         }
     }
@@ -129,9 +135,21 @@ impl Watched {
     /// The verdicts as they are.
     pub(super) fn matrix(&self) -> Matrix {
         let classes = self.classes();
-        matrix(&self.subjects, &self.peers, |slot, direction, address| {
-            self.kernel.verdict(slot, direction, classes[&address])
+        matrix(&self.subjects, &self.peers, |slot, side, address| {
+            self.kernel.verdict(slot, side, classes[&address])
         })
+    }
+
+    /// Whether what is audited is what the new state says.
+    pub(super) fn audits(&self) -> bool {
+        let classes = self.classes();
+        let now = alone(
+            &self.subjects,
+            AUDITED,
+            &self.peers,
+            |slot, side, address| self.kernel.verdict(slot, side, classes[&address]),
+        );
+        now == self.audited
     }
 
     fn classes(&self) -> BTreeMap<IpAddr, u32> {
@@ -165,14 +183,14 @@ impl Watched {
     /// Which verdict is at a place of the matrix.
     fn describe(&self, place: usize) -> String {
         let mut names = Vec::new();
-        let number = |slot: u16, direction: Direction| self.kernel.table(slot, direction);
+        let number = |slot: u16, side: Side| self.kernel.table(slot, side);
         for subject in &self.subjects {
-            for direction in DIRECTIONS {
+            for side in [INGRESS, EGRESS] {
                 for address in &self.peers {
                     names.push(format!(
-                        "{direction:?} of slot {} (table {}) with {address} (class {})",
+                        "{side:?} of slot {} (table {}) with {address} (class {})",
                         subject.slot,
-                        number(subject.slot, direction),
+                        number(subject.slot, side),
                         self.kernel.class(*address)
                     ));
                 }
@@ -189,10 +207,10 @@ impl Watched {
                         names.push(format!(
                             "slot {} (table {}) at {from} (class {}) to slot {} (table {}) at {to} (class {})",
                             a.slot,
-                            number(a.slot, Direction::Egress),
+                            number(a.slot, EGRESS),
                             self.kernel.class(*from),
                             b.slot,
-                            number(b.slot, Direction::Ingress),
+                            number(b.slot, INGRESS),
                             self.kernel.class(*to)
                         ));
                     }
@@ -203,19 +221,30 @@ impl Watched {
     }
 }
 
-fn matrix(
+/// Verdicts of these sides with all addresses.
+fn alone(
     subjects: &[Subject],
+    sides: [Side; 2],
     peers: &[IpAddr],
-    verdict: impl Fn(u16, Direction, IpAddr) -> Verdict,
+    verdict: impl Fn(u16, Side, IpAddr) -> Verdict,
 ) -> Matrix {
     let mut matrix = Vec::new();
     for subject in subjects {
-        for direction in DIRECTIONS {
+        for side in sides {
             for &address in peers {
-                matrix.push(verdict(subject.slot, direction, address));
+                matrix.push(verdict(subject.slot, side, address));
             }
         }
     }
+    matrix
+}
+
+fn matrix(
+    subjects: &[Subject],
+    peers: &[IpAddr],
+    verdict: impl Fn(u16, Side, IpAddr) -> Verdict,
+) -> Matrix {
+    let mut matrix = alone(subjects, [INGRESS, EGRESS], peers, &verdict);
     for a in subjects {
         for b in subjects {
             for &from in &a.addresses {
@@ -224,8 +253,8 @@ fn matrix(
                     .iter()
                     .filter(|to| to.is_ipv4() == from.is_ipv4())
                 {
-                    let egress = verdict(a.slot, Direction::Egress, to);
-                    matrix.push(egress & verdict(b.slot, Direction::Ingress, from));
+                    let egress = verdict(a.slot, EGRESS, to);
+                    matrix.push(egress & verdict(b.slot, INGRESS, from));
                 }
             }
         }

@@ -7,9 +7,7 @@ use std::{
 
 use palisade_policy::{
     model::Name,
-    table::{
-        Change, ClassId, Compiled, Direction, Isolation, LocalPod, Table, TableChange, TableId,
-    },
+    table::{Change, ClassId, Compiled, Isolation, LocalPod, Side, Table, TableChange, TableId},
 };
 
 use super::kernel::{PORTS, Verdict};
@@ -107,6 +105,7 @@ impl World {
     pub(super) fn clear_policies(&mut self) {
         for pod in self.compiled.pods.values_mut() {
             (pod.ingress, pod.egress) = (Isolation::None, Isolation::None);
+            (pod.audited_ingress, pod.audited_egress) = (Isolation::None, Isolation::None);
         }
         self.tidy();
     }
@@ -126,7 +125,7 @@ impl World {
         let used: HashSet<TableId> = compiled
             .pods
             .values()
-            .flat_map(|pod| [pod.ingress, pod.egress])
+            .flat_map(|pod| Side::ALL.map(|side| pod.isolation(side)))
             .filter_map(|isolation| match isolation {
                 Isolation::Table(id) => Some(id),
                 Isolation::None => None,
@@ -225,13 +224,6 @@ impl World {
             .pods
             .iter()
             .filter(|(name, _)| self.wanted.contains_key(name))
-    }
-}
-
-pub(super) fn isolation(pod: &LocalPod, direction: Direction) -> Isolation {
-    match direction {
-        Direction::Ingress => pod.ingress,
-        Direction::Egress => pod.egress,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::model::{Labels, NamedPort, Namespace, Pod, Protocol, Service};
+use palisade_policy::model::{Labels, Mode, NamedPort, Namespace, Pod, Protocol, Service};
 use serde_json::{Value, json};
 
 use super::{super::*, object};
@@ -69,8 +69,74 @@ fn a_namespace_always_has_its_name_label() {
         let expected = Namespace {
             name: "x".into(),
             labels: expected,
+            mode: Mode::Enforce,
+            pod_modes: false,
+            mode_until: None,
         };
         assert_eq!(object(&document), (Object::Namespace(expected), vec![]));
+    }
+}
+
+#[test]
+fn annotations_put_a_namespace_in_audit_and_what_cannot_be_read_enforces() {
+    let namespace = |annotations: Value| {
+        let document = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "x", "annotations": annotations},
+        });
+        match object(&document) {
+            (Object::Namespace(it), issues) => {
+                let effects = issues.into_iter().map(|issue| issue.effect).collect();
+                ((it.mode, it.pod_modes, it.mode_until), effects)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let enforced = (Mode::Enforce, false, None);
+    for (annotations, expected, effects) in [
+        (json!({}), enforced, vec![]),
+        (json!({"palisade/mode": "enforce"}), enforced, vec![]),
+        (
+            json!({"palisade/mode": "audit"}),
+            (Mode::Audit, false, None),
+            vec![],
+        ),
+        (
+            json!({"palisade/mode": "audit", "palisade/mode-until": "2026-01-02T03:04:05Z"}),
+            (Mode::Audit, false, Some(1_767_323_045)),
+            vec![],
+        ),
+        (
+            json!({"palisade/pod-mode": "allowed"}),
+            (Mode::Enforce, true, None),
+            vec![],
+        ),
+        (
+            json!({"palisade/mode": "Audit"}),
+            enforced,
+            vec![Effect::Enforced],
+        ),
+        (
+            json!({"palisade/mode": 1}),
+            enforced,
+            vec![Effect::Enforced],
+        ),
+        (
+            json!({"palisade/pod-mode": "yes"}),
+            enforced,
+            vec![Effect::Enforced],
+        ),
+        (
+            json!({"palisade/mode": "audit", "palisade/mode-until": "tomorrow"}),
+            enforced,
+            vec![Effect::Enforced],
+        ),
+    ] {
+        assert_eq!(
+            namespace(annotations.clone()),
+            (expected, effects),
+            "{annotations}"
+        );
     }
 }
 
@@ -125,6 +191,7 @@ fn a_pod_is_reduced_to_what_policy_speaks_of() {
                 port("proxy", Protocol::Tcp, 15001),
             ],
             created: 1_767_323_045,
+            mode: Mode::Enforce,
         }
     );
 }

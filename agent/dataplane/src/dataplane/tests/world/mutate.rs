@@ -144,10 +144,15 @@ impl World {
                 if !names.is_empty() {
                     let isolation = self.isolation(rng);
                     let pod = self.compiled.pods.get_mut(rng.pick(&names)).expect("a pod");
-                    if rng.one_in(2) {
-                        pod.ingress = isolation;
-                    } else {
-                        pod.egress = isolation;
+                    match rng.below(4) {
+                        0 => pod.ingress = isolation,
+                        1 => pod.egress = isolation,
+                        2 => pod.audited_ingress = isolation,
+                        _ => pod.audited_egress = isolation,
+                    }
+                    // Audit begins, or ends: what was enforced is audited, or the reverse.
+                    if rng.one_in(3) {
+                        std::mem::swap(&mut pod.ingress, &mut pod.audited_ingress);
                     }
                 }
             }
@@ -219,6 +224,8 @@ impl World {
             addresses: Vec::new(),
             ingress,
             egress,
+            audited_ingress: Isolation::None,
+            audited_egress: Isolation::None,
         });
         pod.addresses = own;
         if rng.one_in(4) {
