@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::source;
 
-/// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`.
+/// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`. An older agent says less.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// The agent's version.
     pub version: String,
