@@ -38,6 +38,9 @@ pub struct Status {
     pub plugin: Option<Plugin>,
     /// What others have changed of the agent's, and it has mended.
     pub drift: DriftStatus,
+    /// Denied packets of which no flow tells.
+    #[serde(default)]
+    pub events_lost: u64,
 }
 
 /// What others have changed, since the agent started.

@@ -132,6 +132,8 @@ impl Engine {
                 programs: self.drift.programs,
                 entries: self.drift.entries,
             },
+            // The server knows it.
+            events_lost: 0,
         }
     }
 
