@@ -19,6 +19,7 @@ mod check;
 mod explain;
 mod flows;
 mod pause;
+mod scope;
 mod status;
 mod table;
 mod uninstall;
@@ -37,14 +38,14 @@ enum Command {
     ///
     /// SIGTERM ends the agent and leaves its last state in force; only `palisade uninstall` removes it.
     Agent(Config),
-    /// Show what the agent on this node enforces.
+    /// Show what is enforced: by the agent on this node, and where there is none by all agents of a cluster.
     ///
-    /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when the agent cannot
-    /// be asked.
+    /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when no agent can be asked.
     Status(status::Args),
-    /// Show what was denied on this node or would have been, to whom, and by which policies.
+    /// Show what was denied or would have been, to whom, and by which policies: on this node, and where there is no agent in a whole
+    /// cluster.
     ///
-    /// Exits 0, or 3 when the agent cannot be asked.
+    /// Exits 0, or 3 when no agent can be asked.
     Flows(Box<flows::Args>),
     /// Tell whether packets may pass between two pods or addresses, and which policies decide.
     ///
@@ -179,4 +180,16 @@ fn print_json(answer: &impl serde::Serialize) {
 fn complain(what: std::fmt::Arguments<'_>) {
     // There is nowhere left to say that standard error is gone.
     drop(writeln!(io::stderr(), "palisade: {what}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_flags_that_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
 }

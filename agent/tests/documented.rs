@@ -9,6 +9,10 @@ use palisade::{
         Passing, Pause, Plugin, PodStatus, RuleName, Side, Status,
     },
     check::{self, Finding, Report},
+    cluster::{
+        agents::AgentSet,
+        status::{self, ClusterStatus, NodeStatus},
+    },
     config::FlowLog,
     engine::Summary,
     source::Effect,
@@ -140,6 +144,31 @@ fn every_key_of_the_status_is_documented() {
             incomplete: Vec::new(),
         },
         ..Status::default()
+    });
+}
+
+#[test]
+fn every_key_of_the_status_of_a_cluster_is_documented() {
+    let finding = status::Finding {
+        subject: text(),
+        message: text(),
+        nodes: vec![text()],
+    };
+    check(&ClusterStatus {
+        healthy: false,
+        daemon_sets: vec![AgentSet {
+            name: text(),
+            desired: 1,
+            ready: 1,
+            image: Some(text()),
+        }],
+        nodes: vec![NodeStatus {
+            node: text(),
+            status: Some(Status::default()),
+            error: Some(text()),
+        }],
+        errors: vec![finding.clone()],
+        warnings: vec![finding],
     });
 }
 

@@ -40,6 +40,8 @@ pub struct Status {
     pub drift: DriftStatus,
     /// What is in audit as a whole.
     pub audit: AuditStatus,
+    /// Packets of which no flow tells, though one should.
+    pub events_lost: u64,
 }
 
 /// What is in audit as a whole; single policies and pods say so themselves.

@@ -18,7 +18,7 @@ use axum::{
 use serde::Deserialize;
 use tokio::{net::UnixListener, sync::oneshot};
 
-use super::proto::{Failure, FlowCounts, Pause};
+use super::proto::{Failure, FlowCounts, Pause, Status};
 use crate::{
     engine::{self, Event},
     explain::Query as Question,
@@ -100,10 +100,15 @@ impl Server {
 }
 
 async fn status(State(server): State<Server>) -> Response {
-    server
-        .ask(Event::Status)
-        .await
-        .map_or_else(gone, |status| Json(status).into_response())
+    let status = server.ask(Event::Status).await;
+    status.map_or_else(gone, |status| {
+        let events_lost = (server.lost)();
+        Json(Status {
+            events_lost,
+            ..status
+        })
+        .into_response()
+    })
 }
 
 async fn explain(State(server): State<Server>, Query(question): Query<Question>) -> Response {

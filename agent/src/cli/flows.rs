@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::Path,
     thread,
     time::Duration,
 };
@@ -14,12 +14,16 @@ use self::{
     filter::{Filters, Selection},
     line::Lines,
 };
-use super::{Exit, SOCKET, complain};
+use super::{
+    Exit, complain,
+    scope::{Asked, Scope, block_on},
+};
 use crate::api::{
     client::{self, ClientError},
     proto::{Flow, FlowCounts},
 };
 
+mod cluster;
 mod filter;
 mod line;
 
@@ -47,9 +51,8 @@ pub(super) struct Args {
     /// Whether verdicts have colours.
     #[arg(long, value_enum, default_value_t)]
     color: Color,
-    /// Where the agent listens.
-    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 /// How flows are printed.
@@ -90,7 +93,12 @@ fn since(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    match show(args) {
+    let shown = match args.scope.asked() {
+        Asked::Agent(socket) => show(args, &socket),
+        Asked::Cluster => block_on(async { Ok(cluster::show(args).await) })
+            .unwrap_or_else(|error| Err(error.into())),
+    };
+    match shown {
         Ok(()) => Exit::Yes,
         // Whoever reads has had enough.
         Err(Fault::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Yes,
@@ -102,6 +110,10 @@ pub(super) fn run(args: &Args) -> Exit {
             complain(format_args!("{error}"));
             Exit::Unknown
         }
+        Err(Fault::Cluster(error)) => {
+            complain(format_args!("{error:#}"));
+            Exit::Unknown
+        }
     }
 }
 
@@ -109,11 +121,18 @@ pub(super) fn run(args: &Args) -> Exit {
 enum Fault {
     Output(io::Error),
     Agent(ClientError),
+    Cluster(anyhow::Error),
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Cluster(error)
     }
 }
 
@@ -123,45 +142,59 @@ impl From<ClientError> for Fault {
     }
 }
 
-fn show(args: &Args) -> Result<(), Fault> {
+impl Args {
+    fn lines(&self) -> Lines {
+        Lines {
+            output: self.output,
+            colored: match self.color {
+                Color::Auto => io::stdout().is_terminal(),
+                Color::Always => true,
+                Color::Never => false,
+            },
+        }
+    }
+
+    /// How many are shown at first.
+    fn most(&self) -> usize {
+        self.last.unwrap_or(match (self.since, self.follow) {
+            (Some(_), _) => usize::MAX,
+            (None, true) => 0,
+            (None, false) => SOME,
+        })
+    }
+}
+
+fn show(args: &Args, socket: &Path) -> Result<(), Fault> {
     let filters = Filters::from(&args.selection);
-    let lines = Lines {
-        output: args.output,
-        colored: match args.color {
-            Color::Auto => io::stdout().is_terminal(),
-            Color::Always => true,
-            Color::Never => false,
-        },
-    };
+    let lines = args.lines();
     let mut out = io::stdout().lock();
-    let told = counts(args)?;
-    let all = newer(args, 0)?;
+    let told = counts(socket)?;
+    let all = newer(socket, 0)?;
     let recent = |flow: &&Flow| {
-        let time = flow.time.parse::<Timestamp>();
         args.since
-            .is_none_or(|since| time.is_ok_and(|time| time >= since))
+            .is_none_or(|since| time(flow).is_some_and(|time| time >= since))
     };
     let wanted = all.iter().filter(recent);
     let wanted: Vec<_> = wanted.filter(|flow| filters.take(flow)).collect();
-    let most = args.last.unwrap_or(match (args.since, args.follow) {
-        (Some(_), _) => usize::MAX,
-        (None, true) => 0,
-        (None, false) => SOME,
-    });
-    for flow in wanted.iter().skip(wanted.len().saturating_sub(most)) {
-        lines.write(&mut out, flow)?;
+    for flow in wanted.iter().skip(wanted.len().saturating_sub(args.most())) {
+        lines.write(&mut out, flow, None)?;
     }
     out.flush()?;
     if args.follow {
         let next = all.last().map_or(0, |flow| flow.number);
-        follow(args, &filters, &lines, (next, told))?;
+        follow(socket, &filters, &lines, (next, told))?;
     }
     Ok(())
 }
 
+/// When a flow was.
+fn time(flow: &Flow) -> Option<Timestamp> {
+    flow.time.parse().ok()
+}
+
 /// Writes what comes after that number, and says what is lost since those counts.
 fn follow(
-    args: &Args,
+    socket: &Path,
     filters: &Filters,
     lines: &Lines,
     (mut next, mut told): (u64, FlowCounts),
@@ -170,7 +203,7 @@ fn follow(
     let mut answers = true;
     loop {
         thread::sleep(PERIOD);
-        let answer = counts(args).and_then(|counts| Ok((counts, newer(args, next)?)));
+        let answer = counts(socket).and_then(|counts| Ok((counts, newer(socket, next)?)));
         let (counts, more) = match answer {
             Ok(answer) => answer,
             // It may be replaced.
@@ -193,24 +226,24 @@ fn follow(
         let lost = passed + (counts.lost - told.lost);
         told = counts;
         if lost > 0 {
-            lines.write_lost(&mut out, lost)?;
+            lines.write_lost(&mut out, lost, None)?;
         }
         for flow in more.iter().filter(|flow| filters.take(flow)) {
-            lines.write(&mut out, flow)?;
+            lines.write(&mut out, flow, None)?;
         }
         next = more.last().map_or(next, |flow| flow.number);
         out.flush()?;
     }
 }
 
-fn counts(args: &Args) -> Result<FlowCounts, ClientError> {
-    client::get(&args.socket, "/v1/flows/counts")
+fn counts(socket: &Path) -> Result<FlowCounts, ClientError> {
+    client::get(socket, "/v1/flows/counts")
 }
 
 /// All that an agent remembers and whose number is higher.
-fn newer(args: &Args, than: u64) -> Result<Vec<Flow>, ClientError> {
+fn newer(socket: &Path, than: u64) -> Result<Vec<Flow>, ClientError> {
     let path = format!("/v1/flows?last={}&after={than}", usize::MAX);
-    client::get(&args.socket, &path)
+    client::get(socket, &path)
 }
 
 #[cfg(test)]

@@ -1,36 +1,109 @@
 //! `palisade status`.
 
-use std::{fmt::Write as _, path::PathBuf};
-
-use super::{Exit, Output, SOCKET, complain, print, print_json, table::Table};
-use crate::api::{
-    client,
-    proto::{AuditStatus, AuditedNamespace, DirectionStatus, DriftStatus, PodStatus, Status},
+use std::{
+    fmt::Write as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
 };
+
+use jiff::SignedDuration;
+
+use super::{
+    Exit, Output, complain, print, print_json,
+    scope::{Asked, Scope, block_on},
+    table::Table,
+};
+use crate::{
+    api::{
+        client,
+        proto::{AuditStatus, AuditedNamespace, DirectionStatus, DriftStatus, PodStatus, Status},
+    },
+    cluster::{agents, status::ClusterStatus},
+};
+
+mod cluster;
+
+/// How often to look while waiting.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the agent listens.
-    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+    /// Wait until everything that should be enforced is.
+    #[arg(long)]
+    wait: bool,
+    /// For how long at most, as 5m.
+    #[arg(long, value_name = "DURATION", requires = "wait", default_value = "5m")]
+    wait_duration: SignedDuration,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// What was learnt.
+enum Told {
+    Agent(Box<Status>),
+    Cluster(Box<ClusterStatus>),
+}
+
+impl Told {
+    fn is_healthy(&self) -> bool {
+        match self {
+            Self::Agent(status) => status.healthy,
+            Self::Cluster(status) => status.healthy,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let status: Status = match client::get(&args.socket, "/v1/status") {
-        Ok(status) => status,
+    let end = Instant::now() + args.wait_duration.unsigned_abs();
+    let told = loop {
+        let told = ask(args);
+        let healthy = told.as_ref().is_ok_and(Told::is_healthy);
+        if healthy || !args.wait || Instant::now() >= end {
+            break told;
+        }
+        thread::sleep(LOOK);
+    };
+    let told = match told {
+        Ok(told) => told,
         Err(error) => {
-            complain(format_args!("{error}"));
+            complain(format_args!("{error:#}"));
             return Exit::Unknown;
         }
     };
-    match args.output {
-        Output::Json => print_json(&status),
-        Output::Text => print(&text(&status)),
+    match (&told, args.output) {
+        (Told::Agent(status), Output::Json) => print_json(status),
+        (Told::Agent(status), Output::Text) => print(&text(status)),
+        (Told::Cluster(status), Output::Json) => print_json(status),
+        (Told::Cluster(status), Output::Text) => print(&cluster::text(status)),
     }
-    if status.healthy { Exit::Yes } else { Exit::No }
+    if told.is_healthy() {
+        Exit::Yes
+    } else {
+        Exit::No
+    }
+}
+
+fn ask(args: &Args) -> anyhow::Result<Told> {
+    Ok(match args.scope.asked() {
+        Asked::Agent(socket) => Told::Agent(Box::new(ask_agent(&socket)?)),
+        Asked::Cluster => Told::Cluster(Box::new(block_on(ask_cluster(&args.scope))?)),
+    })
+}
+
+fn ask_agent(socket: &Path) -> anyhow::Result<Status> {
+    Ok(client::get(socket, "/v1/status")?)
+}
+
+async fn ask_cluster(scope: &Scope) -> anyhow::Result<ClusterStatus> {
+    let (cluster, agents) = scope.cluster().await?;
+    let sets = agents::sets(&cluster, scope.agents.agent_namespace.as_deref()).await?;
+    let patience = Duration::from_secs(scope.agents.request_timeout);
+    let answers = agents::ask(&cluster, &agents, &["status", "-o", "json"], patience).await;
+    Ok(ClusterStatus::new(sets, answers))
 }
 
 fn text(status: &Status) -> String {

@@ -32,7 +32,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc::UnboundedReceiver, watch};
 
 use self::{
-    client::Connection,
+    client::{Connection, Use},
     events::Events,
     kinds::{Namespaces, Pods, Policies, Services},
     objects::Objects,
@@ -80,7 +80,16 @@ pub struct Duties<'a> {
 ///
 /// The configuration cannot be used.
 pub fn client(config: Config) -> anyhow::Result<Client> {
-    Connection::new(config)?.client(|| {})
+    Connection::new(config, Use::Requests)?.client(|| {})
+}
+
+/// A client that can run programs in pods, too.
+///
+/// # Errors
+///
+/// The configuration cannot be used.
+pub fn exec_client(config: Config) -> anyhow::Result<Client> {
+    Connection::new(config, Use::Streams)?.client(|| {})
 }
 
 /// Watches all kinds and tells what moved, until told to break off; says on policies what is wrong with them. Blocks
@@ -104,7 +113,7 @@ pub fn watch(
             questions: mut asked,
             measures,
         } = duties;
-        let connection = Connection::new(config)?;
+        let connection = Connection::new(config, Use::Requests)?;
         let mut events = Events::new(connection.client(|| {})?, node);
         let mut questions = Questions::new(connection.client(|| {})?);
         let mut watches = Watches::new(&connection)?;

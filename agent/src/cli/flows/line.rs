@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Output, filter::ends};
@@ -13,12 +14,28 @@ pub(super) struct Lines {
     pub(super) colored: bool,
 }
 
+/// What is written for programs: of a whole cluster with the node whose agent tells it.
+#[derive(Serialize)]
+struct Told<'a, T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(flatten)]
+    what: T,
+}
+
 impl Lines {
-    pub(super) fn write(&self, out: &mut impl Write, flow: &Flow) -> io::Result<()> {
+    /// Writes a flow; `node` is whose agent tells it, where several are asked.
+    pub(super) fn write(
+        &self,
+        out: &mut impl Write,
+        flow: &Flow,
+        node: Option<&str>,
+    ) -> io::Result<()> {
+        let told = Told { node, what: flow };
         match self.output {
-            Output::Json => writeln!(out, "{}", serde_json::to_string(flow)?),
+            Output::Json => writeln!(out, "{}", serde_json::to_string(&told)?),
             Output::Dict => {
-                let keys = serde_json::to_value(flow)?;
+                let keys = serde_json::to_value(&told)?;
                 for (key, value) in keys.as_object().into_iter().flatten() {
                     match value {
                         Value::String(text) => writeln!(out, "{key:>15}: {text}")?,
@@ -27,19 +44,28 @@ impl Lines {
                 }
                 writeln!(out, "{}", "-".repeat(12))
             }
-            Output::Compact | Output::Wide => writeln!(out, "{}", self.line(flow)),
+            Output::Compact | Output::Wide => writeln!(out, "{}", self.line(flow, node)),
         }
     }
 
     /// That some are missing here.
-    pub(super) fn write_lost(&self, out: &mut impl Write, count: u64) -> io::Result<()> {
-        match self.output {
-            Output::Json => writeln!(out, "{}", serde_json::json!({ "lost": count })),
-            _ => writeln!(out, "EVENTS LOST: {count}"),
+    pub(super) fn write_lost(
+        &self,
+        out: &mut impl Write,
+        count: u64,
+        node: Option<&str>,
+    ) -> io::Result<()> {
+        match (self.output, node) {
+            (Output::Json, _) => {
+                let what = serde_json::json!({ "lost": count });
+                writeln!(out, "{}", serde_json::to_string(&Told { node, what })?)
+            }
+            (_, Some(node)) => writeln!(out, "EVENTS LOST [{node}]: {count}"),
+            (_, None) => writeln!(out, "EVENTS LOST: {count}"),
         }
     }
 
-    fn line(&self, flow: &Flow) -> String {
+    fn line(&self, flow: &Flow, node: Option<&str>) -> String {
         let (from, to) = ends(flow);
         let source = self.end(from, flow.source_port);
         let destination = self.end(to, flow.destination_port);
@@ -50,8 +76,9 @@ impl Lines {
             (true, _) => format!("\x1b[32m{verdict}\x1b[0m"),
             _ => verdict,
         };
+        let node = node.map(|node| format!(" [{node}]")).unwrap_or_default();
         let mut line = format!(
-            "{}: {source} -> {destination} {} {verdict} at {}",
+            "{}{node}: {source} -> {destination} {} {verdict} at {}",
             flow.time, flow.protocol, flow.direction
         );
         // Policy is the usual reason, and named.
@@ -137,9 +164,46 @@ pub(super) mod tests {
     fn text(output: Output, colored: bool) -> String {
         let mut out = Vec::new();
         let lines = Lines { output, colored };
-        lines.write(&mut out, &flow()).expect("memory");
-        lines.write_lost(&mut out, 3).expect("memory");
+        lines.write(&mut out, &flow(), None).expect("memory");
+        lines.write_lost(&mut out, 3, None).expect("memory");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn of_a_cluster_every_line_names_the_node() {
+        let text = |output| {
+            let lines = Lines {
+                output,
+                colored: false,
+            };
+            let mut out = Vec::new();
+            lines
+                .write(&mut out, &flow(), Some("node1"))
+                .expect("memory");
+            lines
+                .write_lost(&mut out, 3, Some("node2"))
+                .expect("memory");
+            String::from_utf8(out).expect("text")
+        };
+        let compact = text(Output::Compact);
+        assert!(
+            compact.starts_with("2026-01-02T03:04:05Z [node1]: shop/web-1"),
+            "{compact}"
+        );
+        assert!(compact.ends_with("\nEVENTS LOST [node2]: 3\n"), "{compact}");
+        let json = text(Output::Json);
+        let lines = json
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let lines: Vec<Value> = lines.collect();
+        assert_eq!(
+            (&lines[0]["node"], &lines[0]["number"]),
+            (&"node1".into(), &7.into())
+        );
+        assert_eq!(
+            (&lines[1]["node"], &lines[1]["lost"]),
+            (&"node2".into(), &3.into())
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(20);
 /// After how long a silence the connection is given up. More than the server's bookmarks are apart.
 const SILENCE: Duration = Duration::from_secs(64);
+/// The same where requests become streams, whose ends ping each other once a minute.
+const STREAM_SILENCE: Duration = Duration::from_secs(150);
 
 /// How to reach the API server: by that kubeconfig, else the one that the variable KUBECONFIG names, else as a pod of
 /// the cluster does.
@@ -51,6 +53,15 @@ pub async fn configuration(kubeconfig: Option<&Path>) -> anyhow::Result<Config> 
 /// What carries requests; clones share the connection.
 type Http = legacy::Client<TimeoutConnector<HttpsConnector<HttpConnector>>, Body>;
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Requests and their answers.
+    Requests,
+    /// Also requests that become streams of both ends, as those do that run a program in a pod: HTTP/2 has none.
+    Streams,
+}
+
 /// The connection.
 pub(super) struct Connection {
     config: Config,
@@ -59,7 +70,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that is made at the first request.
-    pub(super) fn new(config: Config) -> anyhow::Result<Self> {
+    pub(super) fn new(config: Config, use_as: Use) -> anyhow::Result<Self> {
         ensure!(
             config.proxy_url.is_none(),
             "the kubeconfig wants a proxy, which is not supported"
@@ -74,10 +85,14 @@ impl Connection {
             let name = name.clone().try_into().context("tls-server-name")?;
             tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
-        let mut connector = TimeoutConnector::new(tls.enable_all_versions().wrap_connector(tcp));
+        let (https, silence) = match use_as {
+            Use::Requests => (tls.enable_all_versions().wrap_connector(tcp), SILENCE),
+            Use::Streams => (tls.enable_http1().wrap_connector(tcp), STREAM_SILENCE),
+        };
+        let mut connector = TimeoutConnector::new(https);
         connector.set_connect_timeout(Some(CONNECT));
-        connector.set_read_timeout(Some(SILENCE));
-        connector.set_write_timeout(Some(SILENCE));
+        connector.set_read_timeout(Some(silence));
+        connector.set_write_timeout(Some(silence));
         let http = legacy::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .http2_keep_alive_interval(PING)

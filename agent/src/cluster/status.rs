@@ -1,0 +1,450 @@
+//! What all agents of a cluster say of themselves, and what of it somebody has to know.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::agents::{AgentSet, Answer};
+use crate::api::proto::Status;
+
+/// From which part on, in percent, a map is said to be nearly full.
+const NEARLY_FULL: u64 = 90;
+
+/// A whole cluster: `palisade status -o json` where it asks all agents.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Whether there is no error.
+    pub healthy: bool,
+    /// The agents' DaemonSets.
+    pub daemon_sets: Vec<AgentSet>,
+    /// What the agent of each node says.
+    pub nodes: Vec<NodeStatus>,
+    /// What is not enforced, and what keeps agents from it; the worst first.
+    pub errors: Vec<Finding>,
+    /// What does no harm yet.
+    pub warnings: Vec<Finding>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// What its agent says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// Why it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What somebody has to know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Of what: a pod, a map, the agent.
+    pub subject: String,
+    /// What it is.
+    pub message: String,
+    /// Which nodes say it; none where nobody's agent does.
+    pub nodes: Vec<String>,
+}
+
+impl ClusterStatus {
+    /// Puts together what is known.
+    #[must_use]
+    pub fn new(sets: Vec<AgentSet>, answers: Vec<Answer>) -> Self {
+        let nodes: Vec<_> = answers.into_iter().map(node).collect();
+        let (mut errors, mut warnings) = (Findings::default(), Findings::default());
+        // A pod without its policies is worse than all else.
+        for (node, status) in heard(&nodes) {
+            let pods = status
+                .pods
+                .iter()
+                .filter(|pod| !pod.enforced && !pod.addresses.is_empty());
+            for pod in pods {
+                let subject = format!("pod {}/{}", pod.namespace, pod.name);
+                let why = pod.reason.as_deref().unwrap_or("for an unknown reason");
+                errors.add(0, subject, format!("is not enforced: {why}"), node);
+            }
+        }
+        for NodeStatus { node, error, .. } in &nodes {
+            if let Some(error) = error {
+                errors.add(
+                    1,
+                    "agent".to_owned(),
+                    format!("does not answer: {error}"),
+                    node,
+                );
+            }
+        }
+        for (node, status) in heard(&nodes) {
+            of_agent(node, status, &mut errors, &mut warnings);
+        }
+        let (mut errors, mut warnings) = (errors.list(), warnings.list());
+        errors.extend(
+            sets.iter()
+                .filter(|set| set.ready < set.desired)
+                .map(|set| Finding {
+                    subject: format!("DaemonSet {}", set.name),
+                    message: format!(
+                        "{} of {} nodes have an agent that is ready",
+                        set.ready, set.desired
+                    ),
+                    nodes: Vec::new(),
+                }),
+        );
+        warnings.extend(skew(&nodes));
+        if sets.len() > 1 {
+            warnings.push(Finding {
+                subject: "DaemonSets".to_owned(),
+                message: format!(
+                    "there are {}; of two agents of a node one waits",
+                    sets.len()
+                ),
+                nodes: Vec::new(),
+            });
+        }
+        Self {
+            healthy: errors.is_empty(),
+            daemon_sets: sets,
+            nodes,
+            errors,
+            warnings,
+        }
+    }
+
+    /// How many agents are of each version, or of what else is counted.
+    #[must_use]
+    pub fn count<'a>(&'a self, of: impl Fn(&'a Status) -> &'a str) -> BTreeMap<&'a str, usize> {
+        count(&self.nodes, of)
+    }
+
+    /// How many pods have their policies in force, and how many pods there are.
+    #[must_use]
+    pub fn pods(&self) -> (usize, usize) {
+        let pods = heard(&self.nodes).flat_map(|(_, status)| &status.pods);
+        let all = pods.clone().count();
+        (pods.filter(|pod| pod.enforced).count(), all)
+    }
+
+    /// The fullest of all maps of that name, in percent, by name.
+    #[must_use]
+    pub fn fill(&self) -> BTreeMap<&str, u64> {
+        let mut fill = BTreeMap::new();
+        for map in heard(&self.nodes).flat_map(|(_, status)| &status.maps) {
+            let most = fill.entry(map.name.as_str()).or_default();
+            *most = percent(map.entries, map.capacity).max(*most);
+        }
+        fill
+    }
+}
+
+fn node(Answer { node, said }: Answer) -> NodeStatus {
+    let status = said.and_then(|text| {
+        let status = serde_json::from_str::<Status>(&text);
+        status.map_err(|error| format!("its answer cannot be read: {error}"))
+    });
+    match status {
+        Ok(status) => NodeStatus {
+            node,
+            status: Some(status),
+            error: None,
+        },
+        Err(error) => NodeStatus {
+            node,
+            status: None,
+            error: Some(error),
+        },
+    }
+}
+
+fn heard(nodes: &[NodeStatus]) -> impl Iterator<Item = (&str, &Status)> + Clone {
+    let heard = nodes.iter();
+    heard.filter_map(|node| Some((node.node.as_str(), node.status.as_ref()?)))
+}
+
+/// What an agent says of itself and its node.
+fn of_agent(node: &str, status: &Status, errors: &mut Findings, warnings: &mut Findings) {
+    for condition in status.conditions.iter().filter(|condition| !condition.ok) {
+        let why = condition.reason.as_deref().unwrap_or("failed");
+        errors.add(2, condition.name.clone(), why.to_owned(), node);
+    }
+    for exit in status.exits.iter().filter(|exit| !exit.attached) {
+        let why = exit.reason.as_deref().unwrap_or_default();
+        errors.add(
+            3,
+            format!("device {}", exit.name),
+            format!("not attached: {why}"),
+            node,
+        );
+    }
+    for map in &status.maps {
+        let fill = percent(map.entries, map.capacity);
+        if fill >= NEARLY_FULL {
+            let message = format!("{fill} % full ({} of {})", map.entries, map.capacity);
+            warnings.add(0, format!("map {}", map.name), message, node);
+        }
+    }
+    for pod in &status.pods {
+        if let Some(unheld) = &pod.unheld {
+            let subject = format!("pod {}/{}", pod.namespace, pod.name);
+            let message = format!("started before its policies were in force: {unheld}");
+            warnings.add(1, subject, message, node);
+        }
+    }
+    for issue in &status.issues {
+        let subject = match (&issue.object, &issue.file) {
+            (Some(object), _) if object.namespace.is_empty() => {
+                format!("{} {}", object.kind, object.name)
+            }
+            (Some(object), _) => format!("{} {}/{}", object.kind, object.namespace, object.name),
+            (None, Some(file)) => format!("file {file}"),
+            (None, None) => "objects".to_owned(),
+        };
+        let message = match issue.field.is_empty() {
+            true => issue.problem.clone(),
+            false => format!("{}: {}", issue.field, issue.problem),
+        };
+        warnings.add(2, subject, message, node);
+    }
+    if let Some(plugin) = status.plugin.as_ref().filter(|plugin| !plugin.installed) {
+        let why = plugin.reason.as_deref().unwrap_or_default();
+        warnings.add(
+            3,
+            "plugin".to_owned(),
+            format!("not installed: {why}"),
+            node,
+        );
+    }
+    let drift = status.drift.programs + status.drift.entries;
+    if drift > 0 {
+        let message = format!(
+            "{} programs and {} entries of maps were changed by others, and mended",
+            status.drift.programs, status.drift.entries
+        );
+        warnings.add(4, "drift".to_owned(), message, node);
+    }
+    if status.events_lost > 0 {
+        let message = format!("of {} denied packets no flow tells", status.events_lost);
+        warnings.add(5, "flows".to_owned(), message, node);
+    }
+    for foreign in &status.foreign {
+        let name = foreign.name.as_deref().unwrap_or("a program");
+        let order = if foreign.before { "before" } else { "after" };
+        let message = format!("{name} at {} runs {order} ours", foreign.hook);
+        warnings.add(6, "programs of others".to_owned(), message, node);
+    }
+}
+
+fn skew(nodes: &[NodeStatus]) -> Option<Finding> {
+    let versions = count(nodes, |status| status.version.as_str());
+    let several = versions.len() > 1;
+    several.then(|| Finding {
+        subject: "versions".to_owned(),
+        message: format!("agents are of several: {}", counted(&versions)),
+        nodes: Vec::new(),
+    })
+}
+
+/// Counts as text: `0.1.0 (2), 0.2.0 (1)`.
+#[must_use]
+pub fn counted(counts: &BTreeMap<&str, usize>) -> String {
+    let each = counts
+        .iter()
+        .map(|(what, count)| format!("{what} ({count})"));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn count<'a>(
+    nodes: &'a [NodeStatus],
+    of: impl Fn(&'a Status) -> &'a str,
+) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, status) in heard(nodes) {
+        *counts.entry(of(status)).or_default() += 1;
+    }
+    counts
+}
+
+fn percent(entries: u64, capacity: u64) -> u64 {
+    (entries * 100).checked_div(capacity).unwrap_or(0)
+}
+
+/// Findings by rank; what several nodes say is said once.
+#[derive(Default)]
+struct Findings(BTreeMap<(u8, String, String), Vec<String>>);
+
+impl Findings {
+    fn add(&mut self, rank: u8, subject: String, message: String, node: &str) {
+        let nodes = self.0.entry((rank, subject, message)).or_default();
+        if nodes.last().is_none_or(|last| last != node) {
+            nodes.push(node.to_owned());
+        }
+    }
+
+    fn list(self) -> Vec<Finding> {
+        let findings = self.0.into_iter();
+        findings
+            .map(|((_, subject, message), nodes)| Finding {
+                subject,
+                message,
+                nodes,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::api::proto::{
+        Condition, DirectionStatus, DriftStatus, MapStatus, Plugin, PodStatus,
+    };
+
+    fn pod(name: &str, enforced: bool) -> PodStatus {
+        PodStatus {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            addresses: vec![[10, 0, 0, 1].into()],
+            interface: None,
+            ifindex: None,
+            others: Vec::new(),
+            slot: None,
+            ingress: DirectionStatus::default(),
+            egress: DirectionStatus::default(),
+            enforced,
+            reason: (!enforced).then(|| "no device leads to it".to_owned()),
+            held: true,
+            unheld: None,
+        }
+    }
+
+    fn status(node: &str) -> Status {
+        Status {
+            version: "0.1.0".to_owned(),
+            node: node.to_owned(),
+            healthy: true,
+            attach: "tcx".to_owned(),
+            pods: vec![pod("web", true)],
+            maps: vec![MapStatus {
+                name: "PEERS_V4".to_owned(),
+                entries: 10,
+                capacity: 100,
+            }],
+            ..Status::default()
+        }
+    }
+
+    fn answer(status: &Status) -> Answer {
+        Answer {
+            node: status.node.clone(),
+            said: serde_json::to_string(status).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn set(ready: u64) -> AgentSet {
+        AgentSet {
+            name: "kube-system/palisade".to_owned(),
+            desired: 2,
+            ready,
+            image: Some("palisade:0.1.0".to_owned()),
+        }
+    }
+
+    /// A pod that is not enforced, an agent that does not answer, and whatever else may be.
+    pub(crate) fn troubled() -> ClusterStatus {
+        let mut one = status("node1");
+        one.pods.push(pod("api", false));
+        one.maps[0].entries = 95;
+        one.events_lost = 7;
+        one.drift = DriftStatus {
+            programs: 1,
+            entries: 2,
+        };
+        one.plugin = Some(Plugin {
+            installed: false,
+            list: None,
+            reason: Some("there is no list".to_owned()),
+        });
+        one.conditions = vec![Condition {
+            name: "source".to_owned(),
+            ok: false,
+            reason: Some("the API server cannot be reached".to_owned()),
+        }];
+        let mut two = status("node2");
+        two.version = "0.2.0".to_owned();
+        two.plugin = one.plugin.clone();
+        let gone = Answer {
+            node: "node3".to_owned(),
+            said: Err("no answer within 10 s".to_owned()),
+        };
+        ClusterStatus::new(vec![set(1)], vec![answer(&one), answer(&two), gone])
+    }
+
+    #[test]
+    fn a_cluster_in_which_all_is_enforced_is_healthy() {
+        let all = [status("node1"), status("node2")];
+        let cluster = ClusterStatus::new(vec![set(2)], all.iter().map(answer).collect());
+        assert!(cluster.healthy, "{:?}", cluster.errors);
+        assert_eq!(cluster.warnings, []);
+        assert_eq!(cluster.pods(), (2, 2));
+        assert_eq!(cluster.fill(), BTreeMap::from([("PEERS_V4", 10)]));
+    }
+
+    #[test]
+    fn pods_that_are_not_enforced_come_first_and_the_rest_follows() {
+        let cluster = troubled();
+        assert!(!cluster.healthy);
+        let subjects = |findings: &[Finding]| -> Vec<String> {
+            findings
+                .iter()
+                .map(|finding| finding.subject.clone())
+                .collect()
+        };
+        let errors = [
+            "pod shop/api",
+            "agent",
+            "source",
+            "DaemonSet kube-system/palisade",
+        ];
+        assert_eq!(subjects(&cluster.errors), errors);
+        assert_eq!(cluster.errors[0].nodes, ["node1"]);
+        let warnings = ["map PEERS_V4", "plugin", "drift", "flows", "versions"];
+        assert_eq!(subjects(&cluster.warnings), warnings);
+    }
+
+    #[test]
+    fn what_several_nodes_say_is_said_once() {
+        let cluster = troubled();
+        let mut plugin = cluster
+            .warnings
+            .iter()
+            .filter(|finding| finding.subject == "plugin");
+        assert_eq!(plugin.next().map(|finding| finding.nodes.len()), Some(2));
+        assert_eq!(plugin.next(), None);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_an_error_of_its_node() {
+        let garbage = Answer {
+            node: "node1".to_owned(),
+            said: Ok("hello".to_owned()),
+        };
+        let cluster = ClusterStatus::new(vec![set(2)], vec![garbage]);
+        assert!(!cluster.healthy);
+        assert!(cluster.errors[0].message.contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_pod_without_an_address_is_no_error() {
+        let mut starting = status("node1");
+        let mut pod = pod("new", false);
+        pod.addresses.clear();
+        starting.pods.push(pod);
+        let cluster = ClusterStatus::new(vec![set(2)], vec![answer(&starting)]);
+        assert!(cluster.healthy);
+    }
+}
