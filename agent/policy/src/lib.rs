@@ -11,6 +11,8 @@ pub mod explain;
 pub mod index;
 pub mod issue;
 pub mod model;
+pub mod service;
+pub mod standin;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -121,6 +121,32 @@ pub struct Service {
     pub name: Name,
     /// Cluster, external and load balancer addresses.
     pub addresses: Vec<IpAddr>,
+    /// The pods of its namespace that it leads to. `None` where it selects none: others say then where it leads.
+    pub selector: Option<Selector>,
+    /// Its ports, in their order.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty where it has none.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// `port`.
+    pub port: u16,
+    /// `targetPort`.
+    pub target: TargetPort,
+}
+
+/// Where a port of a Service leads at the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// To that port.
+    Number(u16),
+    /// To the pod's port of that name and the same protocol.
+    Named(Arc<str>),
 }
 
 /// A block of addresses: `ipBlock`.
