@@ -18,6 +18,7 @@ use crate::{
 mod check;
 mod explain;
 mod flows;
+mod objects;
 mod status;
 mod table;
 mod uninstall;

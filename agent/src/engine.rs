@@ -22,7 +22,7 @@ use self::{
     scanner::Scanner,
 };
 use crate::{
-    api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Plugin, Status},
+    api::proto::{Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
     cni::record::Record as Sandbox,
     explain::{Nodes, Query, answer, nearest_miss},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
@@ -70,7 +70,7 @@ pub enum Event {
     /// Somebody asks for the whole state.
     Status(oneshot::Sender<Status>),
     /// Somebody asks who may reach whom.
-    Explain(Query, oneshot::Sender<Result<Explanation, Failure>>),
+    Explain(Query, oneshot::Sender<Result<Answer, Failure>>),
     /// Somebody asks for the last denied packets, so many at most.
     Flows {
         /// How many at most.

@@ -8,6 +8,7 @@ pub mod cni;
 pub mod config;
 pub mod engine;
 pub mod explain;
+pub mod objects;
 pub mod runtime;
 pub mod source;
 pub mod telemetry;

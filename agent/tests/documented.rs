@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use palisade::{
     api::proto::{
-        Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, FlowCounts, Foreign,
-        Issue, MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName, Side,
-        Status,
+        Backend, Condition, DeviceStatus, DirectionStatus, Explanation, Failure, Flow, FlowCounts,
+        Foreign, Issue, MapStatus, Miss, ObjectName, Party, Passing, Plugin, PodStatus, RuleName,
+        ServiceExplanation, ServiceName, ServicePassing, Side, Status,
     },
     check::{self, Finding, Report},
     engine::Summary,
@@ -152,7 +152,7 @@ fn every_key_of_an_explanation_is_documented() {
         }],
         passes: passes.clone(),
     };
-    check(&Explanation {
+    let explanation = Explanation {
         from: party(),
         to: party(),
         port: Some(80),
@@ -162,6 +162,29 @@ fn every_key_of_an_explanation_is_documented() {
         passes,
         egress: Some(side.clone()),
         ingress: Some(side),
+        unknown: vec![text()],
+    };
+    check(&explanation);
+    check(&ServiceExplanation {
+        from: text(),
+        service: ServiceName {
+            namespace: text(),
+            name: text(),
+        },
+        allowed: false,
+        ports: vec![ServicePassing {
+            port: 80,
+            protocol: text(),
+            name: text(),
+            allowed: false,
+            backends: vec![Backend {
+                namespace: text(),
+                pod: text(),
+                port: 8080,
+                explanation: Some(explanation),
+                unknown: Some(text()),
+            }],
+        }],
     });
     check(&Failure { error: text() });
 }

@@ -247,6 +247,78 @@ pub struct Explanation {
     pub egress: Option<Side>,
     /// What the receiver's policies say.
     pub ingress: Option<Side>,
+    /// On what it depends whether it passes, where that is not known; it does not count as allowed then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// The answer to `GET /v1/explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a Service.
+    Service(ServiceExplanation),
+    /// Between two ends.
+    Ends(Box<Explanation>),
+}
+
+/// Whether packets may pass to a Service, backend by backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceExplanation {
+    /// Who sends.
+    pub from: String,
+    /// To which Service.
+    pub service: ServiceName,
+    /// Whether every backend may be reached at every port asked about.
+    pub allowed: bool,
+    /// The port that was asked about, or all that the Service has.
+    pub ports: Vec<ServicePassing>,
+}
+
+/// Which Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Whether packets to one port of a Service may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePassing {
+    /// The port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: String,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Whether there is a backend, and every one may be reached.
+    pub allowed: bool,
+    /// The pods that the Service selects and that have the port, by name.
+    pub backends: Vec<Backend>,
+}
+
+/// One pod behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The port at the pod.
+    pub port: u16,
+    /// Whether packets may pass to it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    /// Why that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// One end.
