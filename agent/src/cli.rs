@@ -22,6 +22,7 @@ mod objects;
 mod status;
 mod table;
 mod uninstall;
+mod verify;
 
 /// Kubernetes NetworkPolicy on any CNI, enforced in the kernel.
 #[derive(Debug, Parser)]
@@ -51,6 +52,11 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
+    ///
+    /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
+    /// cannot be told.
+    Verify(verify::Args),
     /// Tell whether this node has what the agent needs, and who else is at work there; nothing is changed.
     ///
     /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
@@ -104,6 +110,8 @@ enum Exit {
     Yes = 0,
     /// Failed, or the answer is no.
     No = 1,
+    /// What was asked cannot be read.
+    Usage = 2,
     /// There is no answer.
     Unknown = 3,
 }
@@ -119,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),

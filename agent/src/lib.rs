@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cni;
 pub mod config;
 pub mod engine;
+pub mod expect;
 pub mod explain;
 pub mod objects;
 pub mod runtime;

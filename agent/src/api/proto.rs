@@ -1,6 +1,6 @@
 //! The types that leave the process. What they are called is a promise: keys are added, never renamed.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -336,6 +336,16 @@ pub struct Party {
     pub address: Option<IpAddr>,
 }
 
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.namespace, &self.pod, self.address) {
+            (Some(namespace), Some(pod), _) => write!(f, "{namespace}/{pod}"),
+            (_, _, Some(address)) => address.fmt(f),
+            (_, _, None) => f.write_str("the node"),
+        }
+    }
+}
+
 /// What may pass, by protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -348,6 +358,19 @@ pub struct Passing {
     pub sctp: Vec<String>,
     /// Whether all other protocols pass; ICMP is one.
     pub other: bool,
+}
+
+impl Passing {
+    /// Nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            sctp: Vec::new(),
+            other: false,
+        }
+    }
 }
 
 /// What the policies of one end say of the other.

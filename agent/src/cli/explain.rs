@@ -62,16 +62,8 @@ pub(super) fn run(args: &Args) -> Exit {
     exit(&answer)
 }
 
-/// Nothing is told where an object is missing for being unreadable; a policy that is invalid denies, and is only
-/// named.
 fn from_objects(source: &Source, query: &Query) -> Result<Answer, String> {
-    let objects = source.load().map_err(|error| format!("{error:#}"))?;
-    for issue in objects.issues() {
-        complain(format_args!("{issue}"));
-    }
-    if objects.is_incomplete() {
-        return Err("it cannot be told while manifests are unreadable".to_owned());
-    }
+    let objects = source.load_whole().map_err(|error| format!("{error:#}"))?;
     answer(&objects.index(), &objects.nodes(), query).map_err(|failure| failure.error)
 }
 
@@ -166,7 +158,7 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
         (true, _) => "allowed",
         (false, _) if !unknown.is_empty() => "not known",
         (false, false) => "denied",
-        (false, true) if *passes == NOTHING => "denied",
+        (false, true) if *passes == Passing::nothing() => "denied",
         (false, true) => "partly allowed",
     };
     writeln!(text, "{} -> {}{asked}: {verdict}", party(from), party(to))?;
@@ -214,7 +206,7 @@ fn write_side(
     } = side;
     let verdict = match allowed {
         true => "allowed",
-        false if everything && *passes != NOTHING => "partly allowed",
+        false if everything && *passes != Passing::nothing() => "partly allowed",
         false => "denied",
     };
     writeln!(text, "\n{direction} of {namespace}/{pod}: {verdict}")?;
@@ -245,20 +237,10 @@ fn write_side(
     Ok(())
 }
 
-/// What passes where nothing does.
-const NOTHING: Passing = Passing {
-    tcp: Vec::new(),
-    udp: Vec::new(),
-    sctp: Vec::new(),
-    other: false,
-};
-
 fn party(party: &Party) -> String {
-    match (&party.namespace, &party.pod, &party.address) {
-        (Some(namespace), Some(pod), Some(address)) => format!("{namespace}/{pod} ({address})"),
-        (Some(namespace), Some(pod), None) => format!("{namespace}/{pod}"),
-        (_, _, Some(address)) => address.to_string(),
-        (_, _, None) => "the node".to_owned(),
+    match (&party.pod, party.address) {
+        (Some(_), Some(address)) => format!("{party} ({address})"),
+        _ => party.to_string(),
     }
 }
 

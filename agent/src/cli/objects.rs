@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
+
 use super::complain;
 use crate::objects::Objects;
 
@@ -30,12 +32,29 @@ impl Source {
     }
 
     /// Reads the files, or asks the API server.
-    pub(super) fn load(&self) -> anyhow::Result<Objects> {
+    fn load(&self) -> anyhow::Result<Objects> {
         if self.manifests.is_empty() {
             let tell = &mut |what: &str| complain(format_args!("{what}"));
             let context = self.context.as_deref();
             return Objects::from_cluster(self.kubeconfig.as_deref(), context, tell);
         }
         Objects::from_files(&self.manifests, self.recursive)
+    }
+
+    /// The same, complaining of what is wrong with the objects. What is invalid denies, and is only named.
+    ///
+    /// # Errors
+    ///
+    /// Also where an object is missing for being unreadable: whatever is told then may be wrong.
+    pub(super) fn load_whole(&self) -> anyhow::Result<Objects> {
+        let objects = self.load()?;
+        for issue in objects.issues() {
+            complain(format_args!("{issue}"));
+        }
+        ensure!(
+            !objects.is_incomplete(),
+            "it cannot be told while objects are unreadable"
+        );
+        Ok(objects)
     }
 }
