@@ -18,6 +18,7 @@ use crate::{
 mod check;
 mod explain;
 mod flows;
+mod lint;
 mod objects;
 mod status;
 mod table;
@@ -52,6 +53,11 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Find what is wrong with policies and Services, or probably not meant, in files or a cluster.
+    ///
+    /// Exits 0 when nothing is found that is as bad as --fail-on says, 1 when something is, 2 for wrong usage, 3 when
+    /// the objects cannot be read.
+    Lint(lint::Args),
     /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
     ///
     /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
@@ -127,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Lint(args) => Ok(lint::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),

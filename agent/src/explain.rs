@@ -7,7 +7,7 @@ use palisade_policy::{
     evaluate::Endpoint,
     explain::{Exemption, PeerMiss, PeersView, RuleView, explain},
     index::Index,
-    model::{Name, Operator, Protocol, Requirement},
+    model::{Name, Protocol, Requirement},
     standin,
     table::{Cell, Direction, PortSet, Traffic},
 };
@@ -305,18 +305,9 @@ fn peer_miss(miss: &PeerMiss) -> String {
     }
 }
 
-/// As `kubectl` writes label selectors.
 fn requirements(failed: &[Requirement]) -> String {
-    let each = failed
-        .iter()
-        .map(|Requirement { key, operator }| match operator {
-            Operator::In(values) if values.len() == 1 => format!("{key}={}", values[0]),
-            Operator::In(values) => format!("{key} in ({})", values.join(",")),
-            Operator::NotIn(values) => format!("{key} notin ({})", values.join(",")),
-            Operator::Exists => key.to_string(),
-            Operator::DoesNotExist => format!("!{key}"),
-        });
-    each.collect::<Vec<_>>().join(", ")
+    let each: Vec<_> = failed.iter().map(Requirement::to_string).collect();
+    each.join(", ")
 }
 
 /// The ports of a cell in a line.

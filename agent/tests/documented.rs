@@ -10,6 +10,8 @@ use palisade::{
     },
     check::{self, Finding, Report},
     engine::Summary,
+    expect, lint,
+    objects::Objects,
     source::Effect,
     telemetry::metrics::{Measures, Metrics, Traffic, Verdict},
 };
@@ -187,6 +189,35 @@ fn every_key_of_an_explanation_is_documented() {
         }],
     });
     check(&Failure { error: text() });
+}
+
+#[test]
+fn every_key_of_a_report_of_expectations_is_documented() {
+    check(&expect::Report {
+        holds: false,
+        expectations: vec![expect::Judged {
+            line: 1,
+            expectation: text(),
+            outcome: expect::Outcome::Fails,
+            reason: Some(text()),
+        }],
+    });
+}
+
+#[test]
+fn every_key_and_code_of_lint_is_documented() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop/mistakes.yaml");
+    let objects = Objects::from_files(&[folder], false).expect("readable");
+    let report = lint::Report::of(&objects, &BTreeSet::new());
+    let placed = |finding: &lint::Finding| finding.file.is_some() && finding.object.is_some();
+    assert!(report.findings.iter().any(placed));
+    check(&report);
+    let words = words();
+    for rule in lint::RULES {
+        assert!(words.contains(rule.code), "{}", rule.code);
+        assert!(words.contains(rule.name), "{}", rule.name);
+    }
 }
 
 #[test]

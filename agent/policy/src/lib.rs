@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod index;
 pub mod issue;
+pub mod lint;
 pub mod model;
 pub mod service;
 pub mod standin;

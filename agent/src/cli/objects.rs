@@ -32,7 +32,7 @@ impl Source {
     }
 
     /// Reads the files, or asks the API server.
-    fn load(&self) -> anyhow::Result<Objects> {
+    pub(super) fn load(&self) -> anyhow::Result<Objects> {
         if self.manifests.is_empty() {
             let tell = &mut |what: &str| complain(format_args!("{what}"));
             let context = self.context.as_deref();

@@ -59,10 +59,7 @@ impl fmt::Display for Parties {
                 namespace,
                 selector,
             } => {
-                let labels = selector.requirements().iter().map(|it| match &it.operator {
-                    Operator::In(values) => format!("{}={}", it.key, values.join(",")),
-                    _ => it.key.to_string(),
-                });
+                let labels = selector.requirements().iter().map(ToString::to_string);
                 let labels: Vec<_> = labels.collect();
                 match labels.is_empty() {
                     true => write!(f, "{namespace}/*"),
