@@ -18,11 +18,14 @@ use crate::{
 mod check;
 mod explain;
 mod flows;
+mod lint;
+mod objects;
 mod pause;
 mod scope;
 mod status;
 mod table;
 mod uninstall;
+mod verify;
 
 /// Kubernetes NetworkPolicy on any CNI, enforced in the kernel.
 #[derive(Debug, Parser)]
@@ -57,6 +60,16 @@ enum Command {
     ///
     /// Exits 0 when it is paused, or with --end is not any more, 3 when who is to do so cannot be asked.
     Pause(pause::Args),
+    /// Find what is wrong with policies and Services, or probably not meant, in files or a cluster.
+    ///
+    /// Exits 0 when nothing is found that is as bad as --fail-on says, 1 when something is, 2 for wrong usage, 3 when
+    /// the objects cannot be read.
+    Lint(lint::Args),
+    /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
+    ///
+    /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
+    /// cannot be told.
+    Verify(verify::Args),
     /// Tell whether this node has what the agent needs, and who else is at work there; nothing is changed.
     ///
     /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
@@ -110,6 +123,8 @@ enum Exit {
     Yes = 0,
     /// Failed, or the answer is no.
     No = 1,
+    /// What was asked cannot be read.
+    Usage = 2,
     /// There is no answer.
     Unknown = 3,
 }
@@ -126,6 +141,8 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Pause(args) => Ok(pause::run(&args)),
+        Command::Lint(args) => Ok(lint::run(&args)),
+        Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),

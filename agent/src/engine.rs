@@ -25,7 +25,7 @@ use self::{
     scanner::Scanner,
 };
 use crate::{
-    api::proto::{Condition, Explanation, Failure, Flow, MapStatus, Plugin, Status},
+    api::proto::{Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
     cni::record::Record as Sandbox,
     explain::{Nodes, Query, answer, why},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
@@ -74,7 +74,7 @@ pub enum Event {
     /// Somebody asks for the whole state.
     Status(oneshot::Sender<Status>),
     /// Somebody asks who may reach whom.
-    Explain(Query, oneshot::Sender<Result<Explanation, Failure>>),
+    Explain(Query, oneshot::Sender<Result<Answer, Failure>>),
     /// Somebody asks for the last flows, so many at most.
     Page {
         /// How many at most.

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use palisade::{
     api::proto::{
-        AuditStatus, AuditedNamespace, Condition, DeviceStatus, DirectionStatus, Explanation,
-        Failure, Flow, FlowCounts, FlowLine, Foreign, Issue, MapStatus, Miss, ObjectName, Party,
-        Passing, Pause, Plugin, PodStatus, RuleName, Side, Status,
+        AuditStatus, AuditedNamespace, Backend, Condition, DeviceStatus, DirectionStatus,
+        Explanation, Failure, Flow, FlowCounts, FlowLine, Foreign, Issue, MapStatus, Miss,
+        ObjectName, Party, Passing, Pause, Plugin, PodStatus, RuleName, ServiceExplanation,
+        ServiceName, ServicePassing, Side, Status,
     },
     check::{self, Finding, Report},
     cluster::{
@@ -15,6 +16,8 @@ use palisade::{
     },
     config::FlowLog,
     engine::Summary,
+    expect, lint,
+    objects::Objects,
     source::Effect,
     telemetry::{
         flow_log::Sink,
@@ -197,7 +200,7 @@ fn every_key_of_an_explanation_is_documented() {
         }],
         passes: passes.clone(),
     };
-    check(&Explanation {
+    let explanation = Explanation {
         from: party(),
         to: party(),
         port: Some(80),
@@ -208,8 +211,60 @@ fn every_key_of_an_explanation_is_documented() {
         passes,
         egress: Some(side.clone()),
         ingress: Some(side),
+        unknown: vec![text()],
+    };
+    check(&explanation);
+    check(&ServiceExplanation {
+        from: text(),
+        service: ServiceName {
+            namespace: text(),
+            name: text(),
+        },
+        allowed: false,
+        ports: vec![ServicePassing {
+            port: 80,
+            protocol: text(),
+            name: text(),
+            allowed: false,
+            backends: vec![Backend {
+                namespace: text(),
+                pod: text(),
+                port: 8080,
+                explanation: Some(explanation),
+                unknown: Some(text()),
+            }],
+        }],
     });
     check(&Failure { error: text() });
+}
+
+#[test]
+fn every_key_of_a_report_of_expectations_is_documented() {
+    check(&expect::Report {
+        holds: false,
+        expectations: vec![expect::Judged {
+            line: 1,
+            expectation: text(),
+            outcome: expect::Outcome::Fails,
+            reason: Some(text()),
+        }],
+    });
+}
+
+#[test]
+fn every_key_and_code_of_lint_is_documented() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop/mistakes.yaml");
+    let objects = Objects::from_files(&[folder], false).expect("readable");
+    let report = lint::Report::of(&objects, &BTreeSet::new());
+    let placed = |finding: &lint::Finding| finding.file.is_some() && finding.object.is_some();
+    assert!(report.findings.iter().any(placed));
+    check(&report);
+    let words = words();
+    for rule in lint::RULES {
+        assert!(words.contains(rule.code), "{}", rule.code);
+        assert!(words.contains(rule.name), "{}", rule.name);
+    }
 }
 
 #[test]

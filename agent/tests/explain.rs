@@ -17,6 +17,7 @@ items:
 - {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}
 - {apiVersion: v1, kind: Namespace, metadata: {name: scratch}}
 - {apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}}
+- {apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop}, spec: {selector: {app: api}, ports: [{port: 80, targetPort: http}, {port: 9090}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {clusterIP: 10.96.0.7}}
 ---
 apiVersion: v1
@@ -40,6 +41,11 @@ status: {podIP: 10.0.1.3}
 apiVersion: v1
 kind: Pod
 metadata: {name: pending, namespace: shop, labels: {app: db}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: job, namespace: scratch}
+spec: {template: {metadata: {labels: {app: job}}}}
 ---
 apiVersion: v1
 kind: Pod
@@ -150,12 +156,21 @@ fn the_exit_code_is_the_answer() {
         ("192.168.0.1", "shop/web", "80", 0),
         ("192.168.0.1", "shop/api", "8080", 1),
         ("shop/db", "shop/db", "", 0),
+        // A pod whose address is not known yet is told by its labels.
+        ("shop/pending", "shop/api", "8080", 1),
+        ("shop/api", "shop/pending", "5432", 0),
+        // A Service, all of its backends.
+        ("shop/web", "service/shop/api", "80", 0),
+        ("shop/web", "svc/shop/api", "", 1),
+        ("scratch/free", "service/shop/api", "80", 1),
+        ("shop/web", "service/shop/api", "81", 3),
         // Two addresses that are no pods.
         ("198.51.100.1", "203.0.113.1", "", 0),
         // It cannot be told.
         ("shop/none", "shop/api", "8080", 3),
         ("shop/web", "none/none", "", 3),
-        ("shop/pending", "shop/api", "8080", 3),
+        ("service/shop/db", "shop/db", "", 3),
+        ("shop/web", "service/shop/none", "", 3),
         ("fd00::5", "shop/db", "5432", 3),
         ("shop/api", "10.96.0.7", "5432", 3),
     ] {
@@ -288,6 +303,55 @@ fn json_has_the_documented_keys() {
         (&exempt["egress"], &exempt["ingress"]),
         (&Value::Null, &Value::Null)
     );
+}
+
+#[test]
+fn a_service_is_answered_for_pod_by_pod() {
+    let shop = Manifests::new(&[("shop.yaml", SHOP)]);
+    let output = shop.explain("scratch/free", "service/shop/api", &["--port", "80"]);
+    assert_eq!(
+        text(&output.stdout),
+        "scratch/free -> Service shop/api 80/TCP: denied, 0 of 1 backends\n\
+         \n\
+         scratch/free (10.0.0.9) -> shop/api (10.0.1.2) 8080/TCP: denied\n\
+         \n\
+         egress of scratch/free: allowed\n  no policy isolates it\n\
+         \n\
+         ingress of shop/api: denied\n  isolated by api, default-deny\n  \
+         not by api ingress[0]: from[0]: the pod is in another namespace\n"
+    );
+    let answer = shop.json("shop/web", "service/shop/api", &["--port", "80"]);
+    let port = &answer["ports"][0];
+    assert_eq!(
+        (&answer["allowed"], &port["port"]),
+        (&true.into(), &80.into())
+    );
+    let backend = &port["backends"][0];
+    assert_eq!(
+        (&backend["pod"], &backend["port"]),
+        (&"api".into(), &8080.into())
+    );
+    assert_eq!(backend["explanation"]["allowed"], true);
+}
+
+#[test]
+fn what_depends_on_an_address_that_nobody_knows_is_not_told() {
+    let shop = Manifests::new(&[("shop.yaml", SHOP)]);
+    let output = shop.explain("shop/db", "scratch/job", &["--port", "443"]);
+    assert_eq!(code(&output), 3);
+    assert_eq!(
+        text(&output.stdout),
+        "shop/db (10.0.1.3) -> scratch/job 443/TCP: not known\n  \
+         It depends on whether 203.0.113.0/24 of db egress[0] holds the address of scratch/job, which is not known.\n\
+         \n\
+         egress of shop/db: denied\n  isolated by db\n  \
+         not by db egress[0]: to[0]: the address is outside 203.0.113.0/24\n\
+         \n\
+         ingress of scratch/job: allowed\n  no policy isolates it\n"
+    );
+    let answer = shop.json("shop/db", "scratch/job", &[]);
+    assert_eq!(answer["unknown"].as_array().map(Vec::len), Some(1));
+    assert_eq!(answer["to"].get("address"), None);
 }
 
 #[test]

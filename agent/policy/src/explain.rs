@@ -367,7 +367,7 @@ fn peer_miss(index: &Index, policy: &Policy, peer: &Peer, address: IpAddr) -> Pe
 }
 
 /// What ports come down to at the destination, and the names it does not have.
-fn ports(ports: &Ports, destination: Option<&Pod>) -> (Cell, Vec<(Arc<str>, Protocol)>) {
+pub(crate) fn ports(ports: &Ports, destination: Option<&Pod>) -> (Cell, Vec<(Arc<str>, Protocol)>) {
     let Ports::Of(ports) = ports else {
         return (Cell::allow(), Vec::new());
     };

@@ -255,6 +255,15 @@ impl Index {
         self.pods.iter().map(|ByName(pod)| pod)
     }
 
+    /// The pods of one namespace, by name.
+    pub fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> + use<'_> {
+        let namespace = Arc::<str>::from(namespace);
+        self.pods
+            .range(Name::new(namespace.clone(), "")..)
+            .map(|ByName(pod)| pod)
+            .take_while(move |pod| pod.name.namespace == namespace)
+    }
+
     /// The policy of that name.
     #[must_use]
     pub fn policy(&self, name: &Name) -> Option<&Arc<Policy>> {
@@ -273,6 +282,12 @@ impl Index {
             .range(first..)
             .map(|(_, policy)| policy)
             .take_while(move |policy| *policy.name.namespace == *namespace)
+    }
+
+    /// The Service of that name.
+    #[must_use]
+    pub fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(name)
     }
 
     /// All Services, by name.

@@ -10,7 +10,10 @@ pub mod evaluate;
 pub mod explain;
 pub mod index;
 pub mod issue;
+pub mod lint;
 pub mod model;
+pub mod service;
+pub mod standin;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

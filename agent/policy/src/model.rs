@@ -91,6 +91,20 @@ pub struct Namespace {
     pub mode_until: Option<i64>,
 }
 
+impl Namespace {
+    /// One that is enforced.
+    #[must_use]
+    pub const fn new(name: Arc<str>, labels: Labels) -> Self {
+        Self {
+            name,
+            labels,
+            mode: Mode::Enforce,
+            pod_modes: false,
+            mode_until: None,
+        }
+    }
+}
+
 /// A named container port; sidecars' included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
@@ -140,6 +154,32 @@ pub struct Service {
     pub name: Name,
     /// Cluster, external and load balancer addresses.
     pub addresses: Vec<IpAddr>,
+    /// The pods of its namespace that it leads to. `None` where it selects none: others say then where it leads.
+    pub selector: Option<Selector>,
+    /// Its ports, in their order.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty where it has none.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// `port`.
+    pub port: u16,
+    /// `targetPort`.
+    pub target: TargetPort,
+}
+
+/// Where a port of a Service leads at the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// To that port.
+    Number(u16),
+    /// To the pod's port of that name and the same protocol.
+    Named(Arc<str>),
 }
 
 /// A block of addresses: `ipBlock`.

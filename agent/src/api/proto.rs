@@ -1,6 +1,6 @@
 //! The types that leave the process. What they are called is a promise: keys are added, never renamed.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -291,6 +291,78 @@ pub struct Explanation {
     pub egress: Option<Side>,
     /// What the receiver's policies say.
     pub ingress: Option<Side>,
+    /// On what it depends whether it passes, where that is not known; it does not count as allowed then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// The answer to `GET /v1/explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a Service.
+    Service(ServiceExplanation),
+    /// Between two ends.
+    Ends(Box<Explanation>),
+}
+
+/// Whether packets may pass to a Service, backend by backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceExplanation {
+    /// Who sends.
+    pub from: String,
+    /// To which Service.
+    pub service: ServiceName,
+    /// Whether every backend may be reached at every port asked about.
+    pub allowed: bool,
+    /// The port that was asked about, or all that the Service has.
+    pub ports: Vec<ServicePassing>,
+}
+
+/// Which Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Whether packets to one port of a Service may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePassing {
+    /// The port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: String,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Whether there is a backend, and every one may be reached.
+    pub allowed: bool,
+    /// The pods that the Service selects and that have the port, by name.
+    pub backends: Vec<Backend>,
+}
+
+/// One pod behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The port at the pod.
+    pub port: u16,
+    /// Whether packets may pass to it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    /// Why that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// One end.
@@ -311,6 +383,16 @@ pub struct Party {
     pub labels: BTreeMap<String, String>,
 }
 
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.namespace, &self.pod, self.address) {
+            (Some(namespace), Some(pod), _) => write!(f, "{namespace}/{pod}"),
+            (_, _, Some(address)) => address.fmt(f),
+            (_, _, None) => f.write_str("the node"),
+        }
+    }
+}
+
 /// What may pass, by protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -323,6 +405,19 @@ pub struct Passing {
     pub sctp: Vec<String>,
     /// Whether all other protocols pass; ICMP is one.
     pub other: bool,
+}
+
+impl Passing {
+    /// Nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            sctp: Vec::new(),
+            other: false,
+        }
+    }
 }
 
 /// What the policies of one end say of the other.

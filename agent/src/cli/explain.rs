@@ -2,16 +2,13 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use palisade_policy::index::Index;
-
-use super::{Exit, Output, SOCKET, complain, print, print_json};
+use super::{Exit, Output, SOCKET, complain, objects::Source, print, print_json};
 use crate::{
     api::{
         client,
-        proto::{Explanation, Party, Passing, Side},
+        proto::{Answer, Explanation, Party, Passing, ServiceExplanation, Side},
     },
-    explain::{End, Nodes, Port, Query, answer},
-    source::{Change, Effect, Object, file::Folder},
+    explain::{End, Port, Query, answer},
 };
 
 #[derive(Debug, clap::Args)]
@@ -19,16 +16,15 @@ pub(super) struct Args {
     /// Who sends.
     #[arg(long, value_name = "NS/POD|IP")]
     from: End,
-    /// To whom.
-    #[arg(long, value_name = "NS/POD|IP")]
+    /// To whom; a Service is answered for pod by pod.
+    #[arg(long, value_name = "NS/POD|IP|service/NS/NAME")]
     to: End,
     /// Destination port; without it, everything is asked about.
     #[arg(long, value_name = "PORT/PROTO")]
     port: Option<Port>,
-    /// Answer from a folder of manifests, without an agent.
-    #[arg(long, value_name = "DIR")]
-    manifests: Option<PathBuf>,
-    /// Where the agent listens.
+    #[command(flatten)]
+    source: Source,
+    /// Where the agent listens that is asked, where neither manifests nor a cluster are given.
     #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
     socket: PathBuf,
     /// How to print.
@@ -42,9 +38,9 @@ pub(super) fn run(args: &Args) -> Exit {
         to: args.to.clone(),
         port: args.port,
     };
-    let explanation = match &args.manifests {
-        Some(folder) => from_files(folder.clone(), &query),
-        None => {
+    let answer = match args.source.is_given() {
+        true => from_objects(&args.source, &query),
+        false => {
             let query = serde_urlencoded::to_string(&query).map_err(|error| error.to_string());
             query.and_then(|query| {
                 let path = format!("/v1/explain?{query}");
@@ -52,58 +48,93 @@ pub(super) fn run(args: &Args) -> Exit {
             })
         }
     };
-    let explanation = match explanation {
-        Ok(explanation) => explanation,
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(error) => {
             complain(format_args!("{error}"));
             return Exit::Unknown;
         }
     };
     match args.output {
-        Output::Json => print_json(&explanation),
-        Output::Text => print(&text(&explanation)),
+        Output::Json => print_json(&answer),
+        Output::Text => print(&text(&answer)),
     }
-    if explanation.allowed {
-        Exit::Yes
-    } else {
-        Exit::No
+    exit(&answer)
+}
+
+fn from_objects(source: &Source, query: &Query) -> Result<Answer, String> {
+    let objects = source.load_whole().map_err(|error| format!("{error:#}"))?;
+    answer(&objects.index(), &objects.nodes(), query).map_err(|failure| failure.error)
+}
+
+fn exit(answer: &Answer) -> Exit {
+    let is_known = |explanation: &Explanation| explanation.unknown.is_empty();
+    let (allowed, known) = match answer {
+        Answer::Ends(explanation) => (explanation.allowed, is_known(explanation)),
+        Answer::Service(service) => {
+            let mut backends = service.ports.iter().flat_map(|port| &port.backends);
+            // One that is denied for sure settles it.
+            let denied = backends.any(|backend| {
+                let explanation = backend.explanation.as_ref();
+                explanation.is_some_and(|it| !it.allowed && is_known(it))
+            });
+            (service.allowed, denied)
+        }
+    };
+    match (allowed, known) {
+        (true, _) => Exit::Yes,
+        (false, true) => Exit::No,
+        (false, false) => Exit::Unknown,
     }
 }
 
-/// Answers from files. Nothing is told where an object is missing for being unreadable; a policy that is
-/// invalid denies, and is only named.
-fn from_files(folder: PathBuf, query: &Query) -> Result<Explanation, String> {
-    let Some(batch) = Folder::new(folder).scan() else {
-        return Err("the manifests cannot be read".to_owned());
-    };
-    let mut missing = false;
-    for issue in batch.issues.iter() {
-        complain(format_args!("{issue}"));
-        missing |= matches!(issue.effect, Effect::FileKept | Effect::ObjectKept);
+fn text(answer: &Answer) -> String {
+    let mut text = String::new();
+    match answer {
+        Answer::Ends(explanation) => write(&mut text, explanation),
+        Answer::Service(service) => write_service(&mut text, service),
     }
-    if missing {
-        return Err("it cannot be told while manifests are unreadable".to_owned());
-    }
-    let mut index = Index::default();
-    let mut nodes = Nodes::default();
-    for change in batch.changes {
-        match change {
-            Change::Apply(Object::Node(node)) => nodes.apply(node),
-            Change::Apply(object) => {
-                if let Some(object) = object.into_model() {
-                    index.apply(object);
-                }
+    .expect("a String takes every text");
+    text
+}
+
+fn write_service(text: &mut String, service: &ServiceExplanation) -> std::fmt::Result {
+    let name = format!("{}/{}", service.service.namespace, service.service.name);
+    for (at, port) in service.ports.iter().enumerate() {
+        let backends = &port.backends;
+        let reached = |backend: &&crate::api::proto::Backend| {
+            backend.explanation.as_ref().is_some_and(|it| it.allowed)
+        };
+        let (all, reached) = (backends.len(), backends.iter().filter(reached).count());
+        let verdict = match (reached, all) {
+            (_, 0) => "no pod has that port".to_owned(),
+            (0, _) => "denied".to_owned(),
+            _ if reached == all => "allowed".to_owned(),
+            _ => "partly allowed".to_owned(),
+        };
+        if at > 0 {
+            writeln!(text)?;
+        }
+        writeln!(
+            text,
+            "{} -> Service {name} {}/{}: {verdict}, {reached} of {all} backends",
+            service.from, port.port, port.protocol
+        )?;
+        for backend in backends {
+            writeln!(text)?;
+            match (&backend.explanation, &backend.unknown) {
+                (Some(explanation), _) => write(text, explanation)?,
+                (None, unknown) => writeln!(
+                    text,
+                    "{}/{}: not known: {}",
+                    backend.namespace,
+                    backend.pod,
+                    unknown.as_deref().unwrap_or_default()
+                )?,
             }
-            Change::Delete(_) => {}
         }
     }
-    answer(&index, &nodes, query).map_err(|failure| failure.error)
-}
-
-fn text(explanation: &Explanation) -> String {
-    let mut text = String::new();
-    write(&mut text, explanation).expect("a String takes every text");
-    text
+    Ok(())
 }
 
 fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
@@ -118,6 +149,7 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
         passes,
         egress,
         ingress,
+        unknown,
     } = explanation;
     let asked = match (port, protocol) {
         (Some(port), Some(protocol)) => format!(" {port}/{protocol}"),
@@ -126,8 +158,9 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
     let verdict = match (allowed, asked.is_empty()) {
         (true, _) if *audited => "allowed, in audit",
         (true, _) => "allowed",
+        (false, _) if !unknown.is_empty() => "not known",
         (false, false) => "denied",
-        (false, true) if *passes == NOTHING => "denied",
+        (false, true) if *passes == Passing::nothing() => "denied",
         (false, true) => "partly allowed",
     };
     writeln!(text, "{} -> {}{asked}: {verdict}", party(from), party(to))?;
@@ -138,6 +171,9 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
     }
     if asked.is_empty() {
         writeln!(text, "  passes: {}", passing(passes))?;
+    }
+    for reason in unknown {
+        writeln!(text, "  It depends on {reason}.")?;
     }
     for (direction, end, side) in [("egress", from, egress), ("ingress", to, ingress)] {
         match side {
@@ -173,7 +209,7 @@ fn write_side(
     } = side;
     let verdict = match allowed {
         true => "allowed",
-        false if everything && *passes != NOTHING => "partly allowed",
+        false if everything && *passes != Passing::nothing() => "partly allowed",
         false => "denied",
     };
     writeln!(text, "\n{direction} of {namespace}/{pod}: {verdict}")?;
@@ -207,20 +243,10 @@ fn write_side(
     Ok(())
 }
 
-/// What passes where nothing does.
-const NOTHING: Passing = Passing {
-    tcp: Vec::new(),
-    udp: Vec::new(),
-    sctp: Vec::new(),
-    other: false,
-};
-
 fn party(party: &Party) -> String {
-    match (&party.namespace, &party.pod, &party.address) {
-        (Some(namespace), Some(pod), Some(address)) => format!("{namespace}/{pod} ({address})"),
-        (Some(namespace), Some(pod), None) => format!("{namespace}/{pod}"),
-        (_, _, Some(address)) => address.to_string(),
-        (_, _, None) => "the node".to_owned(),
+    match (&party.pod, party.address) {
+        (Some(_), Some(address)) => format!("{party} ({address})"),
+        _ => party.to_string(),
     }
 }
 

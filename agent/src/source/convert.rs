@@ -23,6 +23,10 @@ mod node;
 mod pod;
 mod policy;
 mod service;
+mod workload;
+
+pub use self::workload::{Described, PodNote, Workload, describe};
+pub(crate) use self::{labels::name_label, workload::describe_as};
 
 /// Lists in lists (`kind: List`) deeper than this are refused.
 const MAX_DEPTH: usize = 8;
@@ -56,8 +60,12 @@ pub struct Unidentified {
 pub fn convert(document: &Value) -> Result<Converted, Unidentified> {
     let mut converted = Converted::default();
     if !document.is_null() {
-        collect(Field::root(document), None, 0, &mut converted)
-            .map_err(|Fault { field, problem }| Unidentified { field, problem })?;
+        let wanted = |of: Type<'_>| of.known().is_some();
+        let take = &mut |object: Field<'_>, of: Type<'_>| match of.known() {
+            Some(kind) => single(object, kind, &mut converted),
+            None => Ok(()),
+        };
+        walk(Field::root(document), None, 0, wanted, take)?;
     }
     Ok(converted)
 }
@@ -69,9 +77,14 @@ pub fn convert(document: &Value) -> Result<Converted, Unidentified> {
 /// When it has no name.
 pub fn convert_as(kind: Kind, object: &Value) -> Result<Converted, Unidentified> {
     let mut converted = Converted::default();
-    single(Field::root(object), kind, &mut converted)
-        .map_err(|Fault { field, problem }| Unidentified { field, problem })?;
+    single(Field::root(object), kind, &mut converted)?;
     Ok(converted)
+}
+
+impl From<Fault> for Unidentified {
+    fn from(Fault { field, problem }: Fault) -> Self {
+        Self { field, problem }
+    }
 }
 
 /// The problems of one object.
@@ -131,16 +144,18 @@ impl<'a> Type<'a> {
     }
 }
 
-fn collect(
+/// Hands over the object, or each object of the list, of the types that are wanted.
+fn walk(
     object: Field<'_>,
     implied: Option<Type<'_>>,
     depth: usize,
-    into: &mut Converted,
+    wanted: fn(Type<'_>) -> bool,
+    take: &mut dyn FnMut(Field<'_>, Type<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     object.object()?;
     let of = Type::of(object, implied)?;
-    if let Some(kind) = of.known() {
-        return single(object, kind, into);
+    if wanted(of) {
+        return take(object, of);
     }
     let Some(kind) = of.kind.strip_suffix("List") else {
         return Ok(());
@@ -153,11 +168,11 @@ fn collect(
     }
     let group = of.group;
     let implied = (!kind.is_empty()).then_some(Type { group, kind });
-    if implied.is_some_and(|implied| implied.known().is_none()) {
+    if implied.is_some_and(|implied| !wanted(implied)) {
         return Ok(());
     }
     for item in items.list()? {
-        collect(item, implied, depth + 1, into)?;
+        walk(item, implied, depth + 1, wanted, take)?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ mod definitions;
 mod document;
 mod watch;
 
+pub(crate) use self::document::values;
 pub use self::watch::watch;
 
 /// For how long a file may be written before it is reported.
@@ -244,7 +245,7 @@ fn parse(
 }
 
 /// Dots in front hide files: editors' and the generations of a mounted ConfigMap among them.
-fn is_manifest(name: &str) -> bool {
+pub(crate) fn is_manifest(name: &str) -> bool {
     !name.starts_with('.')
         && [".yaml", ".yml", ".json"]
             .iter()

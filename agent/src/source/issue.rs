@@ -59,6 +59,12 @@ pub enum Problem {
         /// What it should be.
         expected: &'static str,
     },
+    /// An exception of a block that is not within it.
+    #[error("{0:?} is not a strict subset of cidr")]
+    ExceptOutside(String),
+    /// A range of ports that ends before it begins.
+    #[error("endPort before port")]
+    EndBeforePort,
     /// Two fields that exclude each other, or a value that another field forbids.
     #[error("{0}")]
     Conflict(&'static str),

@@ -45,11 +45,15 @@ use crate::telemetry::metrics::WatchMeasures;
 mod client;
 mod events;
 mod kinds;
+mod list;
 mod objects;
 mod partial;
 mod questions;
 
-pub use self::client::configuration;
+pub use self::{
+    client::{configuration, user_configuration},
+    list::list,
+};
 
 /// Changes that one batch tells at most.
 const BATCH: usize = 1024;

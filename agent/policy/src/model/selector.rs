@@ -1,6 +1,6 @@
 //! Label selectors.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::Labels;
 
@@ -28,6 +28,20 @@ pub enum Operator {
     Exists,
     /// The key is absent.
     DoesNotExist,
+}
+
+impl fmt::Display for Requirement {
+    /// As `kubectl` writes label selectors.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.operator {
+            Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0]),
+            Operator::In(values) => write!(f, "{key} in ({})", values.join(",")),
+            Operator::NotIn(values) => write!(f, "{key} notin ({})", values.join(",")),
+            Operator::Exists => f.write_str(key),
+            Operator::DoesNotExist => write!(f, "!{key}"),
+        }
+    }
 }
 
 impl Selector {

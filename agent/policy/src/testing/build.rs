@@ -36,13 +36,7 @@ pub fn selector(words: &str) -> Selector {
 pub fn namespace(name: &str, words: &str) -> Namespace {
     let mut labels = labels(words);
     labels.insert("kubernetes.io/metadata.name".into(), name.into());
-    Namespace {
-        name: name.into(),
-        labels,
-        mode: Mode::Enforce,
-        pod_modes: false,
-        mode_until: None,
-    }
+    Namespace::new(name.into(), labels)
 }
 
 /// A running pod on [`NODE`], by `namespace/name`, labels and addresses.

@@ -175,6 +175,8 @@ pub(super) fn service(rng: &mut Rng) -> Service {
         addresses: (0..rng.below(3))
             .map(|_| address(rng.pick(&["10.96.0.1", "10.96.0.2", "fd00:96::1", "10.0.0.4"])))
             .collect(),
+        selector: None,
+        ports: Vec::new(),
     }
 }
 

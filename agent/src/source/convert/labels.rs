@@ -19,15 +19,20 @@ pub(super) fn of_metadata(metadata: Field<'_>) -> Result<Labels, Fault> {
         .map_or_else(|| Ok(Labels::new()), texts)
 }
 
+/// The label that the namespace has, whatever its labels say.
+pub(crate) fn name_label(name: &Arc<str>) -> (Arc<str>, Arc<str>) {
+    (NAME_LABEL.into(), name.clone())
+}
+
 /// The labels of a namespace.
 pub(super) fn of_namespace(metadata: Field<'_>, name: &Arc<str>) -> Result<Labels, Fault> {
     let mut labels = of_metadata(metadata)?;
-    labels.insert(NAME_LABEL.into(), name.clone());
+    labels.extend([name_label(name)]);
     Ok(labels)
 }
 
 /// A map of texts. A null is the empty text, as for Go's decoder.
-fn texts(map: Field<'_>) -> Result<Labels, Fault> {
+pub(super) fn texts(map: Field<'_>) -> Result<Labels, Fault> {
     let mut texts = Labels::new();
     for (key, value) in map.object()? {
         let text = match value.is_null() {

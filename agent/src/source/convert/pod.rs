@@ -122,7 +122,14 @@ fn addresses(status: Field<'_>, report: &mut Report<'_>) -> Vec<IpAddr> {
 
 /// The named ports of containers and of sidecars, which are the init containers that are restarted.
 fn ports(spec: Field<'_>, report: &mut Report<'_>) -> Vec<NamedPort> {
-    let mut named = Vec::new();
+    let mut ports = declared(spec, report);
+    ports.retain(|port| !port.name.is_empty());
+    ports
+}
+
+/// The ports that containers and sidecars declare; the name is empty where a port has none.
+pub(super) fn declared(spec: Field<'_>, report: &mut Report<'_>) -> Vec<NamedPort> {
+    let mut ports = Vec::new();
     for kind in ["containers", "initContainers"] {
         let Some(list) = spec.get(kind) else { continue };
         match list.list() {
@@ -135,18 +142,18 @@ fn ports(spec: Field<'_>, report: &mut Report<'_>) -> Vec<NamedPort> {
                     if kind == "initContainers" && sidecar != Some("Always") {
                         continue;
                     }
-                    container_ports(container, &mut named, report);
+                    container_ports(container, &mut ports, report);
                 }
             }
             Err(fault) => report.add(fault, Effect::Ignored),
         }
     }
-    named.sort_unstable();
-    named.dedup();
-    named
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
-fn container_ports(container: Field<'_>, named: &mut Vec<NamedPort>, report: &mut Report<'_>) {
+fn container_ports(container: Field<'_>, ports: &mut Vec<NamedPort>, report: &mut Report<'_>) {
     let Some(list) = container.get("ports") else {
         return;
     };
@@ -155,26 +162,30 @@ fn container_ports(container: Field<'_>, named: &mut Vec<NamedPort>, report: &mu
         Err(fault) => return report.add(fault, Effect::Ignored),
     };
     for entry in entries {
-        match named_port(entry) {
-            Ok(port) => named.extend(port),
+        match container_port(entry) {
+            Ok(port) => ports.extend(port),
             Err(fault) => report.add(fault, Effect::Ignored),
         }
     }
 }
 
-fn named_port(port: Field<'_>) -> Result<Option<NamedPort>, Fault> {
+/// Policies see a port by its name alone, so what is wrong with one that has none does no harm.
+fn container_port(port: Field<'_>) -> Result<Option<NamedPort>, Fault> {
     port.object()?;
-    let Some(name) = port.get("name") else {
-        return Ok(None);
+    let name = match port.get("name") {
+        None => "",
+        Some(name) => name.text()?,
     };
-    let name = match name.text()? {
-        "" => return Ok(None),
-        name => name.into(),
+    let read = || {
+        let number = port.required("containerPort")?;
+        Ok(NamedPort {
+            name: name.into(),
+            protocol: policy::protocol(port)?,
+            port: port.child("containerPort", number).port()?,
+        })
     };
-    let number = port.required("containerPort")?;
-    Ok(Some(NamedPort {
-        name,
-        protocol: policy::protocol(port)?,
-        port: port.child("containerPort", number).port()?,
-    }))
+    if name.is_empty() {
+        return Ok(read().ok());
+    }
+    read().map(Some)
 }

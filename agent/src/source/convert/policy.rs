@@ -169,7 +169,7 @@ fn block(block: Field<'_>) -> Result<Block, Fault> {
         for exception in list.list()? {
             let net = read(exception)?;
             if !cidr.contains(&net) || cidr == net {
-                return Err(exception.invalid(&net.to_string(), "a strict subset of cidr"));
+                return Err(exception.fault(Problem::ExceptOutside(net.to_string())));
             }
             except.push(net);
         }
@@ -200,7 +200,7 @@ fn port(port: Field<'_>) -> Result<Port, Fault> {
             let first = first.port()?;
             let last = end.map_or(Ok(first), |end| end.port())?;
             if last < first {
-                return Err(port.fault(Problem::Conflict("endPort before port")));
+                return Err(port.fault(Problem::EndBeforePort));
             }
             PortNumber::Range(first, last)
         }

@@ -111,27 +111,57 @@ impl Document {
     }
 }
 
+/// The values of a text, each with the line on which its document begins, from 1 on: for whoever reads a file once.
+///
+/// # Errors
+///
+/// When the text is neither YAML nor JSON.
+pub(crate) fn values(text: &str, file: &str) -> Result<Vec<(u64, Value)>, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(values) = json_values(text, file) {
+        return Ok(values?.into_iter().map(|value| (1, value)).collect());
+    }
+    let mut values = Vec::new();
+    let mut before = 0;
+    for chunk in chunks(text) {
+        // Markers, comments and empty lines come first.
+        let idle = chunk.lines().take_while(|line| {
+            let line = line.trim();
+            line.is_empty() || line == "---" || line.starts_with('#')
+        });
+        let line = (text[..before].lines().count() + idle.count()) as u64 + 1;
+        let parsed = yaml_values(chunk, &text[..before])?;
+        values.extend(parsed.into_iter().map(|value| (line, value)));
+        before += chunk.len();
+    }
+    Ok(values)
+}
+
 /// Parses JSON objects, one after the other; `None` if the text is something else. JSON is parsed so much
 /// faster than YAML that nothing is kept of it.
 fn json(text: &str, file: &Arc<str>) -> Option<Result<Vec<Arc<Document>>, Problem>> {
+    let values = match json_values(text, file)? {
+        Ok(values) => values,
+        Err(problem) => return Some(Err(problem)),
+    };
+    let documents = values.iter().map(|value| match convert(value) {
+        Ok(converted) => Ok(Document::new(None, converted, file)),
+        Err(unidentified) => Err(Problem::Syntax(unidentified.to_string())),
+    });
+    Some(documents.collect())
+}
+
+fn json_values(text: &str, file: &str) -> Option<Result<Vec<Value>, Problem>> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
-    let mut documents = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-        match value {
-            Ok(value) => match convert(&value) {
-                Ok(converted) => documents.push(Document::new(None, converted, file)),
-                Err(unidentified) => return Some(Err(Problem::Syntax(unidentified.to_string()))),
-            },
-            Err(error) if file.ends_with(".json") => {
-                return Some(Err(Problem::Syntax(error.to_string())));
-            }
-            // YAML may begin with a brace too.
-            Err(_) => return None,
-        }
+    let values = serde_json::Deserializer::from_str(text).into_iter();
+    match values.collect::<Result<Vec<Value>, _>>() {
+        Ok(values) => Some(Ok(values)),
+        Err(error) if file.ends_with(".json") => Some(Err(Problem::Syntax(error.to_string()))),
+        // YAML may begin with a brace too.
+        Err(_) => None,
     }
-    Some(Ok(documents))
 }
 
 fn yaml(text: &str, file: &Arc<str>, last: &Documents) -> Result<Vec<Arc<Document>>, Problem> {
@@ -161,6 +191,24 @@ fn yaml(text: &str, file: &Arc<str>, last: &Documents) -> Result<Vec<Arc<Documen
 /// Parses what lies between two document markers.
 fn parse(chunk: &str, before: &str) -> Result<Converted, Problem> {
     let line = || before.lines().count() as u64;
+    let mut all = Converted::default();
+    for value in &yaml_values(chunk, before)? {
+        let Converted {
+            objects,
+            refused,
+            issues,
+        } = convert(value).map_err(|unidentified| {
+            Problem::Syntax(format!("document after line {}: {unidentified}", line()))
+        })?;
+        all.objects.extend(objects);
+        all.refused.extend(refused);
+        all.issues.extend(issues);
+    }
+    Ok(all)
+}
+
+fn yaml_values(chunk: &str, before: &str) -> Result<Vec<Value>, Problem> {
+    let line = || before.lines().count() as u64;
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -174,33 +222,18 @@ fn parse(chunk: &str, before: &str) -> Result<Converted, Problem> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(chunk, options).map_err(|error| {
-            let message = DefaultMessageFormatter.format_message(&error);
-            let message = message.escape_debug();
-            Problem::Syntax(match error.location() {
-                Some(at) => format!(
-                    "line {}, column {}: {message}",
-                    line() + at.line(),
-                    at.column()
-                ),
-                None => message.to_string(),
-            })
-        })?;
-    let mut all = Converted::default();
-    for value in &values {
-        let Converted {
-            objects,
-            refused,
-            issues,
-        } = convert(value).map_err(|unidentified| {
-            Problem::Syntax(format!("document after line {}: {unidentified}", line()))
-        })?;
-        all.objects.extend(objects);
-        all.refused.extend(refused);
-        all.issues.extend(issues);
-    }
-    Ok(all)
+    serde_saphyr::from_multiple_with_options(chunk, options).map_err(|error| {
+        let message = DefaultMessageFormatter.format_message(&error);
+        let message = message.escape_debug();
+        Problem::Syntax(match error.location() {
+            Some(at) => format!(
+                "line {}, column {}: {message}",
+                line() + at.line(),
+                at.column()
+            ),
+            None => message.to_string(),
+        })
+    })
 }
 
 /// Cuts a text before each document marker. YAML 1.2 forbids a line that begins with one inside of any

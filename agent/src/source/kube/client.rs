@@ -50,6 +50,34 @@ pub async fn configuration(kubeconfig: Option<&Path>) -> anyhow::Result<Config> 
     }
 }
 
+/// How a user reaches the API server: by that kubeconfig, else as kubectl does, by the variable KUBECONFIG, else the
+/// file in the home folder, else as a pod of the cluster; by that context of it, or the present one.
+///
+/// # Errors
+///
+/// None of them is there, or it cannot be read.
+pub async fn user_configuration(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> anyhow::Result<Config> {
+    let options = KubeConfigOptions {
+        context: context.map(ToOwned::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    if let Some(path) = kubeconfig {
+        let file = Kubeconfig::read_from(path)?;
+        return Ok(Config::from_custom_kubeconfig(file, &options).await?);
+    }
+    match Config::from_kubeconfig(&options).await {
+        Ok(config) => Ok(config),
+        Err(error) if context.is_some() || std::env::var_os("KUBECONFIG").is_some() => {
+            Err(error.into())
+        }
+        Err(_) => Config::incluster()
+            .context("there is neither --kubeconfig nor a kubeconfig, and no pod's ServiceAccount"),
+    }
+}
+
 /// What carries requests; clones share the connection.
 type Http = legacy::Client<TimeoutConnector<HttpsConnector<HttpConnector>>, Body>;
 

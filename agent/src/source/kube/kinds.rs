@@ -1,6 +1,7 @@
 //! The kinds that are watched, and what of each matters.
 //!
-//! Whatever `convert` reads stands here. Nodes are not watched: a node learns its own addresses from the kernel.
+//! Whatever `convert` reads stands here. Nodes are listed, but not watched: a node learns its own addresses from the
+//! kernel.
 
 use super::partial::{
     Shape::{self, Fields, Items, Whole},
@@ -16,6 +17,18 @@ impl Watched for Namespaces {
     const PLURAL: &'static str = "namespaces";
     const METADATA: bool = true;
     const SHAPE: Shape = Fields(&[("metadata", METADATA)]);
+}
+
+/// Nodes: their addresses. They are listed once by whoever judges a cluster from outside of it.
+pub(super) struct Nodes;
+
+impl Watched for Nodes {
+    const KIND: Kind = Kind::Node;
+    const PLURAL: &'static str = "nodes";
+    const SHAPE: Shape = Fields(&[
+        ("metadata", METADATA),
+        ("status", Fields(&[("addresses", Whole)])),
+    ]);
 }
 
 /// Pods: who they are, where they run, their addresses and their named ports.
@@ -52,7 +65,7 @@ impl Watched for Policies {
     const SHAPE: Shape = Fields(&[("metadata", METADATA), ("spec", Whole)]);
 }
 
-/// Services: their addresses.
+/// Services: their addresses, and where they lead.
 pub(super) struct Services;
 
 impl Watched for Services {
@@ -66,6 +79,17 @@ impl Watched for Services {
                 ("clusterIP", Whole),
                 ("clusterIPs", Whole),
                 ("externalIPs", Whole),
+                ("type", Whole),
+                ("selector", Whole),
+                (
+                    "ports",
+                    Items(&Fields(&[
+                        ("name", Whole),
+                        ("protocol", Whole),
+                        ("port", Whole),
+                        ("targetPort", Whole),
+                    ])),
+                ),
             ]),
         ),
         ("status", Fields(&[("loadBalancer", Whole)])),
@@ -86,6 +110,14 @@ const METADATA: Shape = Fields(&[
             (mode::MODE_UNTIL, Whole),
             (mode::POD_MODE, Whole),
         ]),
+    ),
+    (
+        "ownerReferences",
+        Items(&Fields(&[
+            ("controller", Whole),
+            ("kind", Whole),
+            ("name", Whole),
+        ])),
     ),
     ("creationTimestamp", Whole),
     ("deletionTimestamp", Whole),

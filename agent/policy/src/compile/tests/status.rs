@@ -14,6 +14,8 @@ fn an_address_is_a_services_while_some_service_has_it() {
         Object::Service(Service {
             name: name(text),
             addresses: addresses.iter().map(|text| address(text)).collect(),
+            selector: None,
+            ports: Vec::new(),
         })
     };
     compiler.apply(service("x/a", &["10.96.0.1", "192.0.2.1"]));

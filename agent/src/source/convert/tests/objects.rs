@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::model::{Labels, Mode, NamedPort, Namespace, Pod, Protocol, Service};
+use palisade_policy::model::{
+    Labels, Mode, NamedPort, Namespace, Pod, Protocol, Service, ServicePort, TargetPort,
+};
 use serde_json::{Value, json};
 
 use super::{super::*, object};
@@ -66,13 +68,7 @@ fn a_namespace_always_has_its_name_label() {
         ),
     ] {
         let document = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": labels_given}});
-        let expected = Namespace {
-            name: "x".into(),
-            labels: expected,
-            mode: Mode::Enforce,
-            pod_modes: false,
-            mode_until: None,
-        };
+        let expected = Namespace::new("x".into(), expected);
         assert_eq!(object(&document), (Object::Namespace(expected), vec![]));
     }
 }
@@ -408,9 +404,47 @@ fn a_service_has_every_address_that_may_be_translated() {
         let expected = Service {
             name: Name::new("x", "s"),
             addresses,
+            selector: None,
+            ports: Vec::new(),
         };
         assert_eq!(object(&document), (Object::Service(expected), vec![]));
     }
+}
+
+#[test]
+fn a_service_leads_to_what_it_selects_at_the_same_port_unless_it_says_another() {
+    let service = |spec: Value| {
+        let document = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "x"}, "spec": spec});
+        match object(&document) {
+            (Object::Service(service), issues) => (service, issues),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (found, issues) = service(json!({"selector": {"app": "a"}, "ports": [
+        {"port": 80}, {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353},
+        {"port": 443, "targetPort": "https"}, {"port": 81, "targetPort": 0},
+    ]}));
+    let port = |name: &str, protocol, port, target| ServicePort {
+        name: name.into(),
+        protocol,
+        port,
+        target,
+    };
+    let expected = [
+        port("", Protocol::Tcp, 80, TargetPort::Number(80)),
+        port("dns", Protocol::Udp, 53, TargetPort::Number(5353)),
+        port("", Protocol::Tcp, 443, TargetPort::Named("https".into())),
+        port("", Protocol::Tcp, 81, TargetPort::Number(81)),
+    ];
+    assert_eq!((&found.ports[..], issues), (&expected[..], vec![]));
+    assert_eq!(found.selector.map(|it| it.requirements().len()), Some(1));
+    let (other, _) = service(json!({"selector": {}, "type": "ClusterIP"}));
+    assert_eq!(other.selector, None);
+    let (other, _) = service(json!({"selector": {"app": "a"}, "type": "ExternalName"}));
+    assert_eq!(other.selector, None);
+    let (broken, issues) =
+        service(json!({"selector": {"app": 1}, "ports": [{"port": 0}, {"port": 1, "name": 2}]}));
+    assert_eq!((broken.ports.len(), issues.len()), (0, 3));
 }
 
 #[test]

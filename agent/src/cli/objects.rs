@@ -1,0 +1,60 @@
+//! Which objects a command is about.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+
+use super::complain;
+use crate::objects::Objects;
+
+/// Flags that say where the objects are.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// A file of YAML or JSON objects, or a folder of such files; `-` is standard input. May be given again.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
+    manifests: Vec<PathBuf>,
+    /// Whether folders below those are read too.
+    #[arg(short = 'R', long, requires = "manifests")]
+    recursive: bool,
+    /// How to reach the API server, whose objects are listed once. Without it as kubectl: by the variable KUBECONFIG, else
+    /// the file in the home folder, else as a pod of the cluster.
+    #[arg(long, value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl Source {
+    /// Whether anything is said of it.
+    pub(super) const fn is_given(&self) -> bool {
+        !self.manifests.is_empty() || self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// Reads the files, or asks the API server.
+    pub(super) fn load(&self) -> anyhow::Result<Objects> {
+        if self.manifests.is_empty() {
+            let tell = &mut |what: &str| complain(format_args!("{what}"));
+            let context = self.context.as_deref();
+            return Objects::from_cluster(self.kubeconfig.as_deref(), context, tell);
+        }
+        Objects::from_files(&self.manifests, self.recursive)
+    }
+
+    /// The same, complaining of what is wrong with the objects. What is invalid denies, and is only named.
+    ///
+    /// # Errors
+    ///
+    /// Also where an object is missing for being unreadable: whatever is told then may be wrong.
+    pub(super) fn load_whole(&self) -> anyhow::Result<Objects> {
+        let objects = self.load()?;
+        for issue in objects.issues() {
+            complain(format_args!("{issue}"));
+        }
+        ensure!(
+            !objects.is_incomplete(),
+            "it cannot be told while objects are unreadable"
+        );
+        Ok(objects)
+    }
+}

@@ -1,0 +1,300 @@
+//! The objects of a cluster at one moment, read once: for whoever judges policies before they are in force.
+//!
+//! They come from files, where workloads stand for the pods that would be made of them, or from an API server. What
+//! the server would know and files do not say is filled in: a namespace that nobody defines has the label that every
+//! namespace has, and a pod without an address gets a [stand-in](palisade_policy::standin).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use palisade_policy::{
+    index::Index,
+    model::{self, Name, NamedPort, Namespace},
+    standin,
+};
+
+use crate::{
+    explain::Nodes,
+    source::{
+        Effect, Issue, Key, Kind, Object, Problem,
+        convert::{Described, PodNote, name_label},
+    },
+};
+
+mod cluster;
+mod files;
+
+/// Where an object is defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named.
+    pub file: Arc<str>,
+    /// The line on which its document begins, from 1 on.
+    pub line: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// All objects.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    objects: BTreeMap<Key, Object>,
+    notes: BTreeMap<Name, PodNote>,
+    places: BTreeMap<Key, Place>,
+    issues: Vec<Issue>,
+    /// Namespaces that nobody defines.
+    assumed: BTreeSet<Arc<str>>,
+    /// The numbers of stand-ins, by pod; kept when other objects are laid over these.
+    standins: BTreeMap<Name, u32>,
+}
+
+impl Objects {
+    /// What is wrong with them.
+    #[must_use]
+    pub fn issues(&self) -> &[Issue] {
+        &self.issues
+    }
+
+    /// Whether an object is missing for being unreadable.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        let missing = |issue: &Issue| matches!(issue.effect, Effect::FileKept | Effect::ObjectKept);
+        self.issues.iter().any(missing)
+    }
+
+    /// Where an object is defined, if it came from a file.
+    #[must_use]
+    pub fn place(&self, key: &Key) -> Option<&Place> {
+        self.places.get(key)
+    }
+
+    /// Namespaces that have objects, and that nobody defines: their labels are not known.
+    #[must_use]
+    pub const fn assumed_namespaces(&self) -> &BTreeSet<Arc<str>> {
+        &self.assumed
+    }
+
+    /// The ports that the containers of a pod declare, those without a name too.
+    #[must_use]
+    pub fn container_ports(&self, pod: &Name) -> &[NamedPort] {
+        self.notes.get(pod).map_or(&[], |note| &note.ports)
+    }
+
+    /// The name under which users know a pod: its workload's, or its own where it has none.
+    #[must_use]
+    pub fn workload(&self, pod: &Name) -> Name {
+        let workload = self.notes.get(pod).and_then(|note| note.workload.as_ref());
+        workload.map_or_else(
+            || pod.clone(),
+            |workload| Name {
+                namespace: pod.namespace.clone(),
+                name: workload.name.clone(),
+            },
+        )
+    }
+
+    /// The pods that a name means: the pod of that name, or those of the workload of that name.
+    #[must_use]
+    pub fn pods_named(&self, name: &Name) -> Vec<Name> {
+        if self.notes.contains_key(name) {
+            return vec![name.clone()];
+        }
+        let all = self.notes.keys();
+        all.filter(|pod| pod.namespace == name.namespace && self.workload(pod) == *name)
+            .cloned()
+            .collect()
+    }
+
+    /// The objects as policy sees them, with stand-ins for addresses that are not known.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        let mut index = Index::default();
+        for object in self.model() {
+            index.apply(object);
+        }
+        index
+    }
+
+    /// The objects as they are, without stand-ins.
+    #[must_use]
+    pub fn bare_index(&self) -> Index {
+        let mut index = Index::default();
+        for object in self.objects.values().cloned() {
+            if let Some(object) = object.into_model() {
+                index.apply(object);
+            }
+        }
+        index
+    }
+
+    /// The objects as [`Objects::index`] holds them.
+    pub fn model(&self) -> impl Iterator<Item = model::Object> {
+        let objects = self.objects.values().cloned();
+        objects
+            .filter_map(Object::into_model)
+            .map(|object| match object {
+                model::Object::Pod(mut pod) => {
+                    if let Some(number) = self.standins.get(&pod.name) {
+                        pod.addresses = standin::addresses(*number).into();
+                    }
+                    model::Object::Pod(pod)
+                }
+                model::Object::Policy(mut policy) if !self.standins.is_empty() => {
+                    standin::keep_out(&mut policy);
+                    model::Object::Policy(policy)
+                }
+                other => other,
+            })
+    }
+
+    /// The addresses of the nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Nodes {
+        let mut nodes = Nodes::default();
+        for object in self.objects.values() {
+            if let Object::Node(node) = object {
+                nodes.apply(node.clone());
+            }
+        }
+        nodes
+    }
+
+    /// These objects and those; where both define one, that one's definition holds.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        let Self {
+            objects,
+            notes,
+            places,
+            issues,
+            assumed,
+            standins: _,
+        } = other;
+        for (key, object) in objects {
+            if key.kind == Kind::Namespace {
+                if assumed.contains(&key.name.name) {
+                    continue;
+                }
+                self.assumed.remove(&key.name.name);
+            }
+            self.objects.insert(key, object);
+        }
+        self.notes.extend(notes);
+        self.places.extend(places);
+        self.issues.extend(issues);
+        self.settle();
+        self
+    }
+
+    /// Without that object.
+    pub fn remove(&mut self, key: &Key) {
+        self.objects.remove(key);
+        self.places.remove(key);
+    }
+
+    /// The policies, by name.
+    pub fn policies(&self) -> impl Iterator<Item = &model::Policy> {
+        self.objects.values().filter_map(|object| match object {
+            Object::Policy(policy) => Some(policy),
+            _ => None,
+        })
+    }
+
+    /// Adds a policy, or replaces the one of its name.
+    pub fn apply(&mut self, policy: model::Policy) {
+        let object = Object::Policy(policy);
+        self.objects.insert(object.key(), object);
+        self.settle();
+    }
+
+    /// Takes in what a document yields.
+    fn take(&mut self, described: Described, place: Option<&Place>) {
+        let Described { converted, pods } = described;
+        for mut issue in converted.issues {
+            issue.file = place.map(|place| place.file.clone());
+            if let (Some(key), Some(place)) = (&issue.object, place) {
+                self.places
+                    .entry(key.clone())
+                    .or_insert_with(|| place.clone());
+            }
+            self.issues.push(issue);
+        }
+        for object in converted.objects {
+            let key = object.key();
+            let first = self.objects.insert(key.clone(), object).is_some();
+            let Some(place) = place else { continue };
+            let before = self.places.insert(key.clone(), place.clone());
+            if let Some(before) = before.filter(|_| first) {
+                self.issues.push(Issue {
+                    file: Some(place.file.clone()),
+                    object: Some(key),
+                    field: String::new(),
+                    problem: Problem::Duplicate(format!("{before}, {place}")),
+                    effect: Effect::LastWins,
+                });
+            }
+        }
+        for note in pods {
+            self.notes.insert(note.pod.clone(), note);
+        }
+    }
+
+    /// Fills in what is not said.
+    fn settle(&mut self) {
+        self.drop_templates();
+        let namespaced = self.objects.keys().filter(|key| key.kind.is_namespaced());
+        let used: BTreeSet<_> = namespaced.map(|key| key.name.namespace.clone()).collect();
+        for name in used {
+            let key = Key::new(Kind::Namespace, Name::new("", name.clone()));
+            self.objects.entry(key).or_insert_with(|| {
+                self.assumed.insert(name.clone());
+                let labels = [name_label(&name)].into();
+                Object::Namespace(Namespace::new(name, labels))
+            });
+        }
+        let mut next = self.standins.values().max().map_or(0, |last| last + 1);
+        for object in self.objects.values() {
+            if let Object::Pod(pod) = object
+                && pod.addresses.is_empty()
+                && !pod.finished
+            {
+                self.standins.entry(pod.name.clone()).or_insert_with(|| {
+                    next += 1;
+                    next - 1
+                });
+            }
+        }
+        let objects = &self.objects;
+        self.standins.retain(|name, _| {
+            let pod = objects.get(&Key::new(Kind::Pod, name.clone()));
+            matches!(pod, Some(Object::Pod(pod)) if pod.addresses.is_empty() && !pod.finished)
+        });
+    }
+
+    /// Takes away the pods that were made of workloads whose own pods are there.
+    fn drop_templates(&mut self) {
+        let real = self.notes.values().filter(|note| !note.made);
+        let real: BTreeSet<_> = real
+            .filter_map(|note| Some((note.pod.namespace.clone(), note.workload.clone()?)))
+            .collect();
+        let idle = self.notes.values().filter(|note| {
+            let workload = note.workload.clone();
+            note.made && workload.is_some_and(|it| real.contains(&(note.pod.namespace.clone(), it)))
+        });
+        let idle: Vec<_> = idle.map(|note| note.pod.clone()).collect();
+        for name in idle {
+            self.notes.remove(&name);
+            self.objects.remove(&Key::new(Kind::Pod, name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
