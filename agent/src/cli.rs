@@ -15,6 +15,7 @@ use crate::{
     config::{Config, SOCKET, plugin_folder},
 };
 
+mod audit;
 mod check;
 mod explain;
 mod flows;
@@ -55,6 +56,10 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Sum up what policies in audit would have cut: each of them, how often, since when, and by whom.
+    ///
+    /// Exits 0, or 3 when no agent can be asked.
+    Audit(audit::Args),
     /// The emergency brake: for a while no policy denies anything on this node, or in a namespace of the cluster. What
     /// would have been denied is told.
     ///
@@ -140,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Audit(args) => Ok(audit::run(&args)),
         Command::Pause(args) => Ok(pause::run(&args)),
         Command::Lint(args) => Ok(lint::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),

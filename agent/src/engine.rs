@@ -5,7 +5,9 @@
 //! every object once. Readers get a [`Summary`] after each turn, or ask and wait for the next.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,19 +15,20 @@ use jiff::Timestamp;
 
 use palisade_common::event::Event as Record;
 use palisade_dataplane::{link::discover::Scan, netlink::Changes};
-use palisade_policy::compile::Compiler;
+use palisade_policy::{compile::Compiler, evaluate::enforces, table::Direction};
 use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
 use self::{
     attached::Attached,
     holds::{Arrival, Holds, Reply},
+    inventory::Inventory,
     kernel::{Drift, Kernel},
     modes::Modes,
     pods::Pods,
     scanner::Scanner,
 };
 use crate::{
-    api::proto::{Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
+    api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
     cni::record::Record as Sandbox,
     explain::{Nodes, Query, answer, why},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
@@ -35,6 +38,7 @@ use crate::{
 mod attached;
 mod flows;
 pub mod holds;
+pub mod inventory;
 pub mod kernel;
 pub mod modes;
 mod notices;
@@ -84,6 +88,8 @@ pub enum Event {
         /// Who asks.
         reply: oneshot::Sender<Page>,
     },
+    /// Somebody asks who spoke with whom.
+    Inventory(oneshot::Sender<proto::Inventory>),
     /// Somebody puts all pods of the node in audit for so long, or with zero ends that. Told is until when they are.
     Pause(Duration, oneshot::Sender<Result<Option<String>, Failure>>),
     /// The agent ends. What is in force stays.
@@ -150,7 +156,12 @@ pub struct Outlets {
     pub pulse: Pulse,
     /// The flow log.
     pub flow_log: Sink,
+    /// Of how many packets no flow tells, since the agent started.
+    pub lost: Lost,
 }
+
+/// Tells of how many packets no flow tells.
+pub type Lost = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// See the module.
 pub struct Engine {
@@ -190,6 +201,8 @@ pub struct Engine {
     drift: Drift,
     flows: flows::Log,
     modes: Modes,
+    inventory: Inventory,
+    lost: Lost,
     summary: watch::Sender<Arc<Summary>>,
     notices: watch::Sender<Vec<Notice>>,
     measures: Measures,
@@ -220,7 +233,7 @@ impl Engine {
         kernel: Kernel,
         scanner: Scanner,
         records: Vec<(Sandbox, Option<i32>)>,
-        modes: Modes,
+        (modes, inventory): (Modes, Inventory),
         outlets: Outlets,
     ) -> Self {
         let node: Arc<str> = node.into();
@@ -231,6 +244,7 @@ impl Engine {
             measures,
             pulse,
             flow_log,
+            lost,
         } = outlets;
         let mut compiler = Compiler::new(node.clone(), kernel.limits());
         compiler.set_mode(modes.all(seconds()));
@@ -260,6 +274,8 @@ impl Engine {
             drift: Drift::default(),
             flows: flows::Log::new(flow_log, Instant::now()),
             modes,
+            inventory,
+            lost,
             summary,
             notices,
             measures,
@@ -308,6 +324,7 @@ impl Engine {
                 self.kernel.collect(now);
                 self.flows.tick(now);
                 self.end_modes();
+                self.keep_inventory();
             }
         }
     }
@@ -318,17 +335,19 @@ impl Engine {
             Event::Links(changes) => self.due.links |= changes.any(),
             Event::Scan(scan, number) => self.take_scan(scan, number),
             Event::Flows(records, _token) => {
-                let now = Instant::now();
+                let (now, present) = (Instant::now(), Timestamp::now());
                 for record in &records {
                     let pod = self.kernel.pod_of(record.slot);
                     let (index, nodes) = (self.compiler.index(), &self.nodes);
                     let flow = flows::describe(record, index, pod);
-                    self.flows.note(flow, now, |flow| {
+                    let flow = self.flows.note(flow, now, |flow| {
                         let (rules, miss) = why(index, nodes, flow).unwrap_or_default();
                         flows::Why { rules, miss }
                     });
+                    self.inventory.add(flow, present);
                 }
             }
+            Event::Inventory(reply) => drop(reply.send(self.inventory())),
             Event::Pause(time, reply) => drop(reply.send(self.pause(time))),
             Event::Attach(arrival, reply) => self.attach(*arrival, reply),
             Event::Detach(container) => self.detach(&container),
@@ -437,6 +456,41 @@ impl Engine {
             self.compiler.set_mode(mode);
             self.due.objects = true;
         }
+    }
+
+    /// Writes down who spoke with whom, from time to time, on a thread of its own: a disk may be slow.
+    fn keep_inventory(&mut self) {
+        let now = Timestamp::now();
+        if !self.inventory.is_due(now) {
+            return;
+        }
+        self.inventory.lost((self.lost)());
+        if let Some((file, text)) = self.inventory.write_down(now) {
+            thread::spawn(move || {
+                if let Err(error) = inventory::write(&file, &text) {
+                    tracing::warn!(file = %file.display(), %error, "the inventory cannot be written");
+                }
+            });
+        }
+    }
+
+    fn inventory(&self) -> proto::Inventory {
+        let index = self.compiler.index();
+        let local = self.compiler.compiled().pods.keys();
+        let local = local.filter_map(|name| index.pod(name));
+        let audited = local.flat_map(|pod| {
+            let both = [Direction::Ingress, Direction::Egress].into_iter();
+            both.flat_map(|direction| status::isolating(index, pod, direction))
+                .filter(|policy| !enforces(index, pod, policy))
+        });
+        let staged: BTreeSet<_> = audited
+            .map(|policy| proto::PolicyName {
+                namespace: policy.name.namespace.to_string(),
+                name: policy.name.name.to_string(),
+            })
+            .collect();
+        self.inventory
+            .told(Timestamp::now(), staged.into_iter().collect())
     }
 
     fn pause(&mut self, time: Duration) -> Result<Option<String>, Failure> {

@@ -17,3 +17,4 @@ pub mod source;
 pub mod telemetry;
 pub mod uninstall;
 mod watcher;
+pub mod workload;

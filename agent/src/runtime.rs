@@ -26,6 +26,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use palisade_dataplane::{
     events::Events,
     link::discover::Discovery,
@@ -55,6 +56,7 @@ use crate::{
     config::{Config, Mode, plugin_folder},
     engine::{
         self, Engine, Event, Outlets, Summary,
+        inventory::Inventory,
         kernel::Kernel,
         modes::Modes,
         scanner::{self, Scanner},
@@ -154,6 +156,7 @@ struct Agent {
     traffic: Arc<Traffic>,
     threads: Threads,
     measures: Measures,
+    lost: engine::Lost,
 }
 
 /// What the engine found in the kernel.
@@ -248,6 +251,13 @@ impl Agent {
             watch_links(monitor, &sender, &pulse)
         })?;
 
+        let (counted, slots_of, unread) =
+            (traffic.clone(), shown.clone(), measures.events_lost.clone());
+        let lost: engine::Lost = Arc::new(move || {
+            let traffic = counted.read(slots_of.borrow().slots);
+            traffic.map_or(0, |traffic| traffic.suppressed) + unread.get()
+        });
+        let of_api = lost.clone();
         let (flow_log, lines) = Sink::new(config.flows.flow_log, &config.node_name);
         let target = config.flows.target();
         threads.spawn("flow-log", move |pulse| {
@@ -287,6 +297,7 @@ impl Agent {
                 measures: of_engine,
                 pulse,
                 flow_log,
+                lost,
             };
             let node = &kernel_config.node_name;
             let mode = match kernel_config.mode {
@@ -294,7 +305,10 @@ impl Agent {
                 Mode::Audit => model::Mode::Audit,
             };
             let modes = Modes::new(mode, kernel_config.socket.with_file_name("pause.json"));
-            Engine::new(node, kernel, scanner, records, modes, outlets).run(&events);
+            let file = kernel_config.socket.with_file_name("inventory.json");
+            let inventory = Inventory::open(file, node, Timestamp::now());
+            let kept = (modes, inventory);
+            Engine::new(node, kernel, scanner, records, kept, outlets).run(&events);
             Ok(())
         })?;
 
@@ -319,6 +333,7 @@ impl Agent {
             traffic,
             threads,
             measures,
+            lost: of_api,
         })
     }
 
@@ -371,14 +386,9 @@ impl Agent {
         let path = &self.config.socket;
         let socket =
             Socket::bind(path).with_context(|| format!("while listening at {}", path.display()))?;
-        let (traffic, summary) = (self.traffic.clone(), self.http.summary.clone());
-        let unread = self.measures.events_lost.clone();
         let api = Api {
             engine: self.engine.clone(),
-            lost: Arc::new(move || {
-                let traffic = traffic.read(summary.borrow().slots);
-                traffic.map_or(0, |traffic| traffic.suppressed) + unread.get()
-            }),
+            lost: self.lost.clone(),
         };
         tokio::spawn(async move {
             if let Err(error) = api.serve(socket).await {

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 
 use palisade::{
     api::proto::{
-        AuditStatus, AuditedNamespace, Backend, Condition, DeviceStatus, DirectionStatus,
-        Explanation, Failure, Flow, FlowCounts, FlowLine, Foreign, Issue, MapStatus, Miss,
-        ObjectName, Party, Passing, Pause, Plugin, PodStatus, RuleName, ServiceExplanation,
-        ServiceName, ServicePassing, Side, Status,
+        AuditReport, AuditStatus, AuditedNamespace, Backend, Condition, DeviceStatus,
+        DirectionStatus, Explanation, Failure, Flow, FlowCounts, FlowLine, Foreign, Issue,
+        MapStatus, Miss, ObjectName, Party, Passing, Pause, Plugin, PodStatus, PolicyName, Record,
+        RuleName, ServiceExplanation, ServiceName, ServicePassing, Side, Span, Status,
     },
     check::{self, Finding, Report},
     cluster::{
@@ -307,6 +307,40 @@ fn every_key_of_a_flow_is_documented() {
     }
     check(&FlowCounts { newest: 1, lost: 1 });
     check(&Pause { until: None });
+    let (since, policy) = (
+        jiff::Timestamp::UNIX_EPOCH,
+        PolicyName {
+            namespace: text(),
+            name: text(),
+        },
+    );
+    check(&AuditReport {
+        spans: vec![Span {
+            node: text(),
+            since,
+            until: since,
+            away_seconds: 1,
+            flows: 1,
+            lost: 1,
+            forgotten: 1,
+        }],
+        staged: vec![policy],
+        records: vec![Record {
+            verdict: text(),
+            reason: text(),
+            direction: text(),
+            pod: party(),
+            peer: party(),
+            port: 1,
+            protocol: text(),
+            policies: vec![text()],
+            audited: vec![text()],
+            flows: 1,
+            first: since,
+            last: since,
+        }],
+        unavailable: [("unavailable".to_owned(), text())].into(),
+    });
 }
 
 #[test]

@@ -88,6 +88,11 @@ fn a_namespace_in_audit_denies_nothing_and_tells_what_it_would() -> Result<()> {
         flows(&site, "--verdict audited --from-pod x/near-good")?,
         [Value::Null; 0]
     );
+    let audit = run(&site, "audit", "")?;
+    let text = String::from_utf8(audit.stdout)?;
+    ensure!(text.starts_with("x/only-from would cut, "), "{text}");
+    ensure!(text.contains("x/app=near-bad,role=bad"), "{text}");
+    ensure!(!text.contains("near-good"), "{text}");
     let status = site.agents[0].status()?;
     assert_eq!(status.audit.namespaces[0].namespace, "x");
     let client = status.pods.iter().find(|pod| pod.name == "client");

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::source;
@@ -526,4 +527,118 @@ pub struct FlowCounts {
     pub newest: u64,
     /// Packets that were denied and of which no flow tells.
     pub lost: u64,
+}
+
+/// Over which time an agent has looked, and what it has missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    /// The agent's node.
+    pub node: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// For how long no agent was there, seconds.
+    pub away_seconds: u64,
+    /// Flows that were told of.
+    pub flows: u64,
+    /// Packets of which no flow told.
+    pub lost: u64,
+    /// Records for which there was no room.
+    pub forgotten: u64,
+}
+
+/// Who spoke with whom: flows that are alike, in sum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// As of a flow.
+    pub verdict: String,
+    /// As of a flow.
+    pub reason: String,
+    /// As of a flow.
+    pub direction: String,
+    /// The pods of a workload, by namespace and labels.
+    pub pod: Party,
+    /// Those at the other end, or an address.
+    pub peer: Party,
+    /// Destination port.
+    pub port: u16,
+    /// The protocol's name, or its number.
+    pub protocol: String,
+    /// The policies that isolated the pod at last.
+    pub policies: Vec<String>,
+    /// Those of them that were in audit.
+    pub audited: Vec<String>,
+    /// How many flows.
+    pub flows: u64,
+    /// When the first was seen.
+    pub first: Timestamp,
+    /// When the last was.
+    pub last: Timestamp,
+}
+
+/// A policy by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyName {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// What an agent has seen: the answer to `GET /v1/inventory`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inventory {
+    /// When.
+    pub span: Span,
+    /// What.
+    pub records: Vec<Record>,
+    /// Policies that are in audit and select a pod of the node.
+    #[serde(default)]
+    pub staged: Vec<PolicyName>,
+}
+
+/// What the agents of a cluster have seen: what `palisade audit -o json` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditReport {
+    /// When each of them did.
+    pub spans: Vec<Span>,
+    /// Policies that are in audit now and select a pod, by name.
+    pub staged: Vec<PolicyName>,
+    /// What they have seen; of several agents a record each.
+    pub records: Vec<Record>,
+    /// Nodes that did not answer, and why.
+    pub unavailable: BTreeMap<String, String>,
+}
+
+impl AuditReport {
+    /// Adds what one agent has seen.
+    pub fn add(&mut self, inventory: Inventory) {
+        let Inventory {
+            span,
+            records,
+            staged,
+        } = inventory;
+        self.merge(Self {
+            spans: vec![span],
+            staged,
+            records,
+            unavailable: BTreeMap::new(),
+        });
+    }
+
+    /// Adds what others have seen.
+    pub fn merge(&mut self, other: Self) {
+        self.spans.extend(other.spans);
+        self.records.extend(other.records);
+        self.staged.extend(other.staged);
+        self.staged.sort();
+        self.staged.dedup();
+        self.unavailable.extend(other.unavailable);
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +19,7 @@ use tokio::{net::UnixListener, sync::oneshot};
 
 use super::proto::{Failure, FlowCounts, Pause, Status};
 use crate::{
-    engine::{self, Event},
+    engine::{self, Event, Lost},
     explain::Query as Question,
 };
 
@@ -30,7 +29,7 @@ pub struct Server {
     /// Who knows.
     pub engine: engine::Sender,
     /// Of how many packets no flow tells.
-    pub lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub lost: Lost,
 }
 
 /// The socket; removed with its owner.
@@ -85,6 +84,7 @@ impl Server {
             .route("/v1/explain", get(explain))
             .route("/v1/flows", get(flows))
             .route("/v1/flows/counts", get(counts))
+            .route("/v1/inventory", get(inventory))
             .route("/v1/pause", post(pause))
             .fallback(missing)
             .with_state(self);
@@ -147,6 +147,11 @@ async fn counts(State(server): State<Server>) -> Response {
         let (newest, lost) = (page.newest, (server.lost)());
         Json(FlowCounts { newest, lost }).into_response()
     })
+}
+
+async fn inventory(State(server): State<Server>) -> Response {
+    let inventory = server.ask(Event::Inventory).await;
+    inventory.map_or_else(gone, |inventory| Json(inventory).into_response())
 }
 
 /// The query of `/v1/pause`.

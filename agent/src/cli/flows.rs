@@ -80,7 +80,7 @@ enum Color {
 }
 
 /// Reads `--since`.
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

@@ -1,23 +1,20 @@
 //! `palisade pause`.
 
-use std::path::{Path, PathBuf};
+use std::{path::Path, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Exit, SOCKET, complain, print};
+use super::{
+    Exit, SOCKET, complain, print,
+    scope::{Asked, Scope, block_on},
+};
 use crate::{
     api::{client, proto::Pause},
-    source::{
-        convert::mode::{MODE, MODE_UNTIL},
-        kube::configuration,
-    },
+    cluster::{Cluster, Kind, agents, reason},
+    source::convert::mode::{MODE, MODE_UNTIL},
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,15 +26,14 @@ pub(super) struct Args {
     /// End it now.
     #[arg(long, group = "what")]
     end: bool,
-    /// This namespace, on all nodes, in place of all pods of this node.
-    #[arg(short, long, value_name = "NS")]
+    /// All pods of all nodes of the cluster. Without this, --node or --namespace it is those of this node.
+    #[arg(long, conflicts_with_all = ["namespace", "node", "socket"])]
+    all: bool,
+    /// The pods of this namespace, on all nodes.
+    #[arg(short, long, value_name = "NS", conflicts_with_all = ["node", "socket"])]
     namespace: Option<String>,
-    /// How to reach the API server, for --namespace; without it the variable KUBECONFIG says so.
-    #[arg(long, value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// Where the agent listens.
-    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 /// Reads `--for`.
@@ -53,9 +49,14 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(args: &Args) -> Exit {
     let seconds = args.time.unwrap_or(0);
-    let done = match &args.namespace {
-        Some(namespace) => pause_namespace(args.kubeconfig.as_deref(), namespace, seconds),
-        None => pause_node(&args.socket, seconds),
+    let nodes = args.all || !args.scope.agents.node.is_empty();
+    let done = match (&args.namespace, args.scope.asked()) {
+        (Some(namespace), _) => block_on(pause_namespace(&args.scope, namespace, seconds)),
+        (None, Asked::Agent(socket)) if !nodes => pause_node(&socket, seconds),
+        (None, _) if nodes => block_on(pause_nodes(&args.scope, seconds)),
+        (None, _) => Err(anyhow::anyhow!(
+            "there is no agent at {SOCKET}: --all, --node or --namespace says who is meant"
+        )),
     };
     match done {
         Ok(said) => {
@@ -77,12 +78,35 @@ fn pause_node(socket: &Path, seconds: u64) -> anyhow::Result<String> {
     })
 }
 
-/// Annotates the namespace; its agents do the rest.
-fn pause_namespace(kubeconfig: Option<&Path>, name: &str, seconds: u64) -> anyhow::Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("while starting")?;
+/// Has every agent pause its node. Nodes that do not answer are an error: they go on to deny.
+async fn pause_nodes(scope: &Scope, seconds: u64) -> anyhow::Result<String> {
+    let (cluster, agents) = scope.cluster().await?;
+    let time = format!("{seconds}s");
+    let command = match seconds {
+        0 => vec!["pause", "--end"],
+        _ => vec!["pause", "--for", &time],
+    };
+    let patience = Duration::from_secs(scope.agents.request_timeout);
+    let answers = agents::ask(&cluster, &agents, &command, patience).await;
+    let mut said = String::new();
+    let mut silent = Vec::new();
+    for answer in answers {
+        match answer.said {
+            Ok(text) => said += &format!("{}: {text}", answer.node),
+            Err(fault) => silent.push(format!("{}: {fault}", answer.node)),
+        }
+    }
+    print(&said);
+    ensure!(
+        silent.is_empty(),
+        "nodes that go on as before: {}",
+        silent.join("; ")
+    );
+    Ok(String::new())
+}
+
+/// Annotates the namespace; the agents do the rest.
+async fn pause_namespace(scope: &Scope, name: &str, seconds: u64) -> anyhow::Result<String> {
     let until = (seconds > 0)
         .then(|| {
             let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -96,14 +120,12 @@ fn pause_namespace(kubeconfig: Option<&Path>, name: &str, seconds: u64) -> anyho
     let until = until.map(|until| until.to_string());
     let annotations = json!({ MODE: mode, MODE_UNTIL: until });
     let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
-    runtime
-        .block_on(async {
-            let client = Client::try_from(configuration(kubeconfig).await?)?;
-            let api = Api::<Namespace>::all(client);
-            api.patch_metadata(name, &PatchParams::default(), &patch)
-                .await?;
-            anyhow::Ok(())
-        })
+    let cluster = Cluster::connect(&scope.access).await?;
+    let namespaces = cluster.objects(Kind::Namespace, None);
+    namespaces
+        .patch_metadata(name, &PatchParams::default(), &patch)
+        .await
+        .map_err(|error| anyhow::anyhow!(reason(&error)))
         .with_context(|| format!("while annotating namespace {name}"))?;
     Ok(match until {
         Some(until) => format!("namespace {name} is in audit until {until}\n"),

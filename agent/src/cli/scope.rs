@@ -28,7 +28,7 @@ pub(super) struct Scope {
     )]
     socket: Option<PathBuf>,
     #[command(flatten)]
-    access: Access,
+    pub(super) access: Access,
     #[command(flatten)]
     pub(super) agents: Selection,
 }
