@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod check;
+mod connectivity;
 mod explain;
 mod flows;
 mod scope;
@@ -54,6 +55,8 @@ enum Command {
     ///
     /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
     Check(check::Args),
+    /// Try policies in a cluster with real packets.
+    Connectivity(connectivity::Args),
     /// Put the network plugin into the runtime's folders, for where the agent may not write; the chart's init container
     /// does.
     ///
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::Connectivity(args) => Ok(connectivity::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs(args) => mount_bpffs(&args.folder).map(|()| Exit::Yes),
