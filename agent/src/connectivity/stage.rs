@@ -3,8 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher as _, RandomState},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use crate::cluster::{Cluster, Kind, exec::Container, reason};
 
 pub(super) mod objects;
 
-/// How a test's namespaces are found, whatever they are called.
+/// How a test's namespaces are found, whatever they are called; its value tells tests apart.
 pub const LABEL: &str = "palisade.test/connectivity";
 /// As whom objects are made and changed.
 pub const MANAGER: &str = "palisade-connectivity";
@@ -64,8 +65,8 @@ pub struct Stage {
     pub nodes: Vec<String>,
     /// Their addresses.
     addresses: BTreeSet<IpAddr>,
-    /// The namespaces that are this test's own: others of these names are another's.
-    made: Mutex<BTreeSet<String>>,
+    /// What no other test has.
+    number: String,
 }
 
 /// A lane's own: its pods, and where everybody is.
@@ -98,7 +99,7 @@ impl Stage {
             addresses: addresses.collect(),
             cluster,
             plan,
-            made: Mutex::default(),
+            number: format!("{:x}", RandomState::new().hash_one(())),
         })
     }
 
@@ -133,30 +134,35 @@ impl Stage {
     /// Something is left: what.
     pub async fn remove(&self) -> anyhow::Result<()> {
         let api = self.cluster.objects(Kind::Namespace, None);
-        let mut left = self.made().clone();
+        let own = ListParams::default().labels(&format!("{LABEL}={}", self.number));
         let end = Instant::now() + END;
-        while !left.is_empty() {
-            let mut gone = Vec::new();
-            for name in &left {
-                match api.delete(name, &DeleteParams::background()).await {
-                    Err(Error::Api(status)) if status.code == 404 => gone.push(name.clone()),
-                    // One that is going already conflicts.
-                    Err(Error::Api(status)) if status.code == 409 => {}
-                    Err(error) if Instant::now() > end => {
-                        bail!("namespace {name} cannot be deleted: {}", reason(&error));
-                    }
-                    _ => {}
+        loop {
+            // After an interruption one more may come.
+            tokio::time::sleep(LOOK).await;
+            let left = match api.list(&own).await {
+                Ok(left) => left.items,
+                Err(_) if Instant::now() < end => continue,
+                Err(error) => bail!("namespaces cannot be listed: {}", reason(&error)),
+            };
+            if left.is_empty() {
+                return Ok(());
+            }
+            let names = left.into_iter().filter_map(|it| it.metadata.name);
+            let names: Vec<_> = names.collect();
+            for name in &names {
+                // Those that are going already conflict; what fails is tried again.
+                let deleted = api.delete(name, &DeleteParams::background()).await;
+                if let Err(error) = deleted
+                    && Instant::now() > end
+                {
+                    bail!("namespace {name} cannot be deleted: {}", reason(&error));
                 }
             }
-            left.retain(|name| !gone.contains(name));
-            ensure!(Instant::now() < end, "these namespaces do not go: {left:?}");
-            tokio::time::sleep(LOOK).await;
+            ensure!(
+                Instant::now() < end,
+                "these namespaces do not go: {names:?}"
+            );
         }
-        Ok(())
-    }
-
-    fn made(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The names of all namespaces, and their labels.
@@ -180,24 +186,19 @@ impl Stage {
 
     async fn namespace(&self, name: &str, labels: &Value) -> anyhow::Result<()> {
         let mut labels = labels.clone();
-        labels[LABEL] = "".into();
+        labels[LABEL] = self.number.as_str().into();
         let namespace = json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels },
         });
         let namespace: DynamicObject = serde_json::from_value(namespace)?;
         let api = self.cluster.objects(Kind::Namespace, None);
-        // An interruption may come before the answer does.
-        self.made().insert(name.to_owned());
-        let Err(error) = api.create(&PostParams::default(), &namespace).await else {
-            return Ok(());
-        };
-        self.made().remove(name);
-        match error {
-            Error::Api(status) if status.code == 409 => bail!(
+        match api.create(&PostParams::default(), &namespace).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api(status)) if status.code == 409 => bail!(
                 "namespace {name} is there: another test is under way, or one was killed; \
                  if so, `kubectl delete namespace --selector {LABEL}`"
             ),
-            error => bail!("namespace {name} cannot be made: {}", reason(&error)),
+            Err(error) => bail!("namespace {name} cannot be made: {}", reason(&error)),
         }
     }
 
