@@ -34,6 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TIMES: usize = 8;
 /// How long pods may take to reach each other before the first scenario.
 const START: Duration = Duration::from_secs(60);
+
 /// A lane.
 pub struct Lane<'a> {
     cluster: &'a Cluster,
@@ -152,7 +153,10 @@ impl<'a> Lane<'a> {
         let ended = self.attempt(scenario, &mut actions).await;
         let outcome = match ended {
             Ok(()) => Outcome::Passed,
-            Err(Stop::Skipped(reason)) => Outcome::Skipped(reason),
+            Err(Stop::Skipped(reason)) => {
+                self.clear(scenario).await?;
+                Outcome::Skipped(reason)
+            }
             Err(Stop::Broken(error)) => {
                 return Err(error.context(format!("while trying {}", scenario.name)));
             }
@@ -287,7 +291,8 @@ impl<'a> Lane<'a> {
         actions: &mut usize,
     ) -> Result<(), Stop> {
         *actions += checks.len();
-        let denies = checks.iter().any(|check| !check.wanted.answered());
+        let denies = |check: &Check<'_>| !check.wanted.answered() || check.probe.by.is_some();
+        let denies = checks.iter().any(denies);
         let end = Instant::now() + self.timeout;
         let mut silence = GLANCE;
         loop {
