@@ -5,7 +5,11 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::{network::NODES, node::Node, run::Run};
+use super::{
+    network::{Addresses, NODES},
+    node::Node,
+    run::Run,
+};
 use crate::{
     dist::{self, Target},
     image, shell,
@@ -36,7 +40,8 @@ impl Options {
     }
 }
 
-/// Tries every scenario; an error where one does not end as it should, or something of the test is left.
+/// Tries every scenario; an error where one does not end as it should, or something of the test is left. With Palisade asks
+/// all agents what they say, too.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let run = Run::here();
     let target = Target::host()?;
@@ -45,25 +50,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for addresses in NODES {
         Node::find(&run, addresses)?.load(&archive)?;
     }
+    let program = dist::folder()?.join(format!("palisade-{}", target.name()));
+    let palisade = |words: &str| {
+        let mut palisade = Command::new(&program);
+        palisade.args(words.split_whitespace());
+        palisade.arg("--kubeconfig").arg(run.kubeconfig());
+        palisade
+    };
     let report = run.path("logs").join("connectivity.xml");
-    let mut test = Command::new(dist::folder()?.join(format!("palisade-{}", target.name())));
-    test.args(["connectivity", "test", "--test-concurrency", AT_ONCE]);
+    let mut test = palisade("connectivity test --test-concurrency");
+    test.arg(AT_ONCE).arg("--junit-file").arg(&report);
     if options.unenforced {
         // What is let through once is let through always.
         test.args(["--expect-unenforced", "--timeout", "1"]);
     }
-    test.arg("--junit-file").arg(&report);
-    test.arg("--kubeconfig").arg(run.kubeconfig());
     shell::run(test.args(&options.arguments))?;
     let cases = fs::read_to_string(&report).context("read what the test wrote")?;
-    ensure!(
-        cases.contains("<testcase "),
-        "{} has no cases",
-        report.display()
-    );
+    let file = report.display();
+    ensure!(cases.contains("<testcase "), "{file} has no cases");
     let mut left = run.kubectl();
     left.args(["get", "namespaces", "--output", "name"]);
     let left = shell::output(left.args(["--selector", "palisade.test/connectivity"]))?;
     ensure!(left.is_empty(), "the test left {left}");
+    if options.unenforced || !options.arguments.is_empty() {
+        return Ok(());
+    }
+    // The agents that the test has restarted tell of themselves, and of what it made them deny.
+    shell::run(&mut palisade("status --wait --wait-duration 1m"))?;
+    let flows = shell::output(&mut palisade("flows --last 100000"))?;
+    for Addresses { node, .. } in NODES {
+        let told = flows.contains(&format!(" [{node}]: "));
+        ensure!(told, "nothing was denied on {node}:\n{flows}");
+    }
     Ok(())
 }
