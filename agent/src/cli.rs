@@ -17,6 +17,7 @@ use crate::{
 
 mod audit;
 mod check;
+mod connectivity;
 mod explain;
 mod flows;
 mod lint;
@@ -79,6 +80,8 @@ enum Command {
     ///
     /// Exits 0 when it has, 1 when it has not; what is worth a warning does no harm.
     Check(check::Args),
+    /// Try policies in a cluster with real packets.
+    Connectivity(connectivity::Args),
     /// Put the network plugin into the runtime's folders, for where the agent may not write; the chart's init container
     /// does.
     ///
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => Ok(lint::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::Connectivity(args) => Ok(connectivity::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs(args) => mount_bpffs(&args.folder).map(|()| Exit::Yes),

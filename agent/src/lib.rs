@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cluster;
 pub mod cni;
 pub mod config;
+pub mod connectivity;
 pub mod engine;
 pub mod expect;
 pub mod explain;

@@ -15,6 +15,7 @@ pub(crate) mod install;
 
 mod certificate;
 mod cni;
+mod connectivity;
 mod control_plane;
 mod examples;
 mod network;
@@ -61,8 +62,10 @@ pub(crate) enum Command {
     E2e(suite::Options),
     /// In the cluster that is up, with Palisade: what the first packets of pods meet
     Starts(starts::Options),
+    /// In the cluster that is up: `palisade connectivity test`, with Palisade or without
+    Connectivity(connectivity::Options),
     /// What the tests run: the suite in one cluster, some of it, the demo policies and an
-    /// uninstallation in another
+    /// uninstallation in another; connectivity in both
     Check(Check),
 }
 
@@ -78,9 +81,10 @@ pub(crate) struct Check {
 /// One of the clusters that the tests make.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
-    /// The whole suite, and what the first packets of pods meet
+    /// The whole suite, what the first packets of pods meet, connectivity
     First,
-    /// Some of the suite in a cluster that is otherwise in every respect, the demo policies, uninstalling
+    /// Some of the suite in a cluster that is otherwise in every respect, the demo policies, uninstalling, connectivity
+    /// where nothing enforces
     Second,
 }
 
@@ -152,6 +156,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Uninstall => removal::run(),
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
+        Command::Connectivity(options) => connectivity::run(options),
         Command::Check(options) => check(options.cluster),
     }
 }
@@ -190,7 +195,8 @@ fn check(only: Option<Which>) -> Result<()> {
         let whole = suite::Options::default();
         result = check_one(&whole, || {
             suite::run(&whole)?;
-            starts::run(&starts::Options::default())
+            starts::run(&starts::Options::default())?;
+            connectivity::run(&connectivity::Options::default())
         });
     }
     if wanted(Which::Second) {
@@ -202,7 +208,8 @@ fn check(only: Option<Which>) -> Result<()> {
         result = result.and(check_one(&some, || {
             suite::run(&some)?;
             examples::run()?;
-            removal::run()
+            removal::run()?;
+            connectivity::run(&connectivity::Options::unenforced())
         }));
     }
     result

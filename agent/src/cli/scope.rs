@@ -44,11 +44,14 @@ pub(super) enum Asked {
 
 impl Scope {
     pub(super) fn asked(&self) -> Asked {
-        self.asked_at(Path::new(SOCKET))
+        let usual = Path::new(SOCKET);
+        // An agent that is about to listen is the one that is meant, too.
+        let beside_agent = std::env::var_os("PALISADE_NODE_NAME").is_some();
+        self.asked_at(usual, beside_agent || usual.exists())
     }
 
     /// Whoever speaks of a cluster means it, also on a node.
-    fn asked_at(&self, usual: &Path) -> Asked {
+    fn asked_at(&self, usual: &Path, on_node: bool) -> Asked {
         let Self {
             socket,
             access,
@@ -60,7 +63,7 @@ impl Scope {
             || !agents.node.is_empty();
         match socket {
             Some(socket) => Asked::Agent(socket.clone()),
-            None if !speaks_of_cluster && usual.exists() => Asked::Agent(usual.to_owned()),
+            None if on_node && !speaks_of_cluster => Asked::Agent(usual.to_owned()),
             None => Asked::Cluster,
         }
     }
@@ -99,26 +102,24 @@ mod tests {
         scope: Scope,
     }
 
-    fn asked(words: &str, usual: &str) -> Asked {
+    fn asked(words: &str, on_node: bool) -> Asked {
         let words = ["status"].into_iter().chain(words.split_whitespace());
         let line = Line::try_parse_from(words).expect("a command line");
-        line.scope.asked_at(Path::new(usual))
+        line.scope.asked_at(Path::new("/usual"), on_node)
     }
 
     #[test]
     fn on_a_node_its_agent_is_asked_and_elsewhere_the_cluster() {
-        // What is there.
-        let here = "/";
-        assert_eq!(asked("", here), Asked::Agent(here.into()));
-        assert_eq!(asked("", "/no/such/socket"), Asked::Cluster);
-        assert_eq!(asked("--socket /a", here), Asked::Agent("/a".into()));
+        assert_eq!(asked("", true), Asked::Agent("/usual".into()));
+        assert_eq!(asked("", false), Asked::Cluster);
+        assert_eq!(asked("--socket /a", false), Asked::Agent("/a".into()));
         for words in [
             "--context kind",
             "--kubeconfig /k",
             "--node n",
             "--agent-namespace ns",
         ] {
-            assert_eq!(asked(words, here), Asked::Cluster, "{words}");
+            assert_eq!(asked(words, true), Asked::Cluster, "{words}");
         }
     }
 

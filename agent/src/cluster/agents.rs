@@ -145,20 +145,19 @@ pub async fn start(cluster: &Cluster, agent: &Agent, command: &[&str]) -> Result
 
 async fn answer(cluster: &Cluster, agent: &Agent, command: &[&str]) -> Result<String, String> {
     let process = start(cluster, agent, command).await?;
-    match process.finish().await {
-        // 1 is an answer too: no.
-        Ok((
-            text,
-            Ended {
-                code: Some(0 | 1), ..
-            },
-        )) if !text.is_empty() => Ok(text),
-        Ok((_, Ended { complaint, code })) if complaint.is_empty() => Err(code.map_or_else(
-            || "the connection ended".to_owned(),
-            |code| format!("it exits {code}"),
-        )),
-        Ok((_, ended)) => Err(ended.complaint),
-        Err(error) => Err(format!("{error:#}")),
+    let finished = process.finish().await;
+    let (text, ended) = finished.map_err(|error| format!("{error:#}"))?;
+    judge(text, ended)
+}
+
+/// What a command printed, if it answered: no is an answer, too.
+fn judge(text: String, Ended { code, complaint }: Ended) -> Result<String, String> {
+    match code {
+        Some(0) => Ok(text),
+        Some(1) if !text.is_empty() => Ok(text),
+        _ if !complaint.is_empty() => Err(complaint),
+        Some(code) => Err(format!("it exits {code}")),
+        None => Err("the connection ended".to_owned()),
     }
 }
 
@@ -297,6 +296,21 @@ mod tests {
         assert_eq!(fault.as_deref(), Some("pod p does not run: ErrImagePull"));
         let fault = agent(json!({})).fault;
         assert_eq!(fault.as_deref(), Some("pod p does not run: Pending"));
+    }
+
+    #[test]
+    fn no_is_an_answer_and_so_is_nothing() {
+        let ended = |code, complaint: &str| Ended {
+            code,
+            complaint: complaint.to_owned(),
+        };
+        let judge = |text: &str, ended| judge(text.to_owned(), ended);
+        assert_eq!(judge("", ended(Some(0), "")), Ok(String::new()));
+        assert_eq!(judge("no", ended(Some(1), "")), Ok("no".to_owned()));
+        assert_eq!(judge("", ended(Some(1), "why")), Err("why".to_owned()));
+        assert_eq!(judge("", ended(Some(3), "")), Err("it exits 3".to_owned()));
+        let cut_off = judge("half", ended(None, ""));
+        assert_eq!(cut_off, Err("the connection ended".to_owned()));
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! `palisade connectivity test`, as users run it: the binary of this machine against the cluster that is up.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::{
+    network::{Addresses, NODES},
+    node::Node,
+    run::Run,
+};
+use crate::{
+    dist::{self, Target},
+    image, shell,
+};
+
+/// How many tests are tried at once. Most of their time they wait.
+const AT_ONCE: &str = "6";
+
+/// What is expected of the cluster.
+#[derive(Args, Default)]
+#[group(skip)]
+pub(crate) struct Options {
+    /// Palisade is not in it
+    #[arg(long)]
+    unenforced: bool,
+    /// What else `palisade connectivity test` is given
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+impl Options {
+    /// Of a cluster without Palisade.
+    pub(super) fn unenforced() -> Self {
+        Self {
+            unenforced: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// Tries every scenario; an error where one does not end as it should, or something of the test is left. With Palisade asks
+/// all agents what they say, too.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let run = Run::here();
+    let target = Target::host()?;
+    // Without an installation nodes may not have the image.
+    let (archive, _) = image::build(target)?;
+    for addresses in NODES {
+        Node::find(&run, addresses)?.load(&archive)?;
+    }
+    let program = dist::folder()?.join(format!("palisade-{}", target.name()));
+    let palisade = |words: &str| {
+        let mut palisade = Command::new(&program);
+        palisade.args(words.split_whitespace());
+        palisade.arg("--kubeconfig").arg(run.kubeconfig());
+        palisade
+    };
+    let report = run.path("logs").join("connectivity.xml");
+    let mut test = palisade("connectivity test --test-concurrency");
+    test.arg(AT_ONCE).arg("--junit-file").arg(&report);
+    if options.unenforced {
+        // What is let through once is let through always.
+        test.args(["--expect-unenforced", "--timeout", "1"]);
+    }
+    shell::run(test.args(&options.arguments))?;
+    let cases = fs::read_to_string(&report).context("read what the test wrote")?;
+    let file = report.display();
+    ensure!(cases.contains("<testcase "), "{file} has no cases");
+    let mut left = run.kubectl();
+    left.args(["get", "namespaces", "--output", "name"]);
+    let left = shell::output(left.args(["--selector", "palisade.test/connectivity"]))?;
+    ensure!(left.is_empty(), "the test left {left}");
+    if options.unenforced || !options.arguments.is_empty() {
+        return Ok(());
+    }
+    // The agents that the test has restarted tell of themselves, and of what it made them deny.
+    shell::run(&mut palisade("status --wait --wait-duration 1m"))?;
+    let flows = shell::output(&mut palisade("flows --last 100000"))?;
+    for Addresses { node, .. } in NODES {
+        let told = flows.contains(&format!(" [{node}]: "));
+        ensure!(told, "nothing was denied on {node}:\n{flows}");
+    }
+    Ok(())
+}
