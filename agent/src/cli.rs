@@ -20,6 +20,7 @@ mod explain;
 mod flows;
 mod lint;
 mod objects;
+mod simulate;
 mod status;
 mod table;
 mod uninstall;
@@ -58,6 +59,11 @@ enum Command {
     /// Exits 0 when nothing is found that is as bad as --fail-on says, 1 when something is, 2 for wrong usage, 3 when
     /// the objects cannot be read.
     Lint(lint::Args),
+    /// Tell who would lose and who would gain which connection if policies, or other objects, were applied.
+    ///
+    /// Exits 0 when nothing would that --fail-on names, 1 when something would, 2 for wrong usage, 3 when it cannot be
+    /// told.
+    Simulate(Box<simulate::Args>),
     /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
     ///
     /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
@@ -134,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Lint(args) => Ok(lint::run(&args)),
+        Command::Simulate(args) => Ok(simulate::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),

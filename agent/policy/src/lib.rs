@@ -13,6 +13,7 @@ pub mod issue;
 pub mod lint;
 pub mod model;
 pub mod service;
+pub mod simulate;
 pub mod standin;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

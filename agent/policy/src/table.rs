@@ -172,7 +172,7 @@ impl Table {
 }
 
 /// How one direction of a local pod is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
     /// No policy selects the pod in this direction: everything is allowed.
     None,
