@@ -8,6 +8,7 @@
 pub mod compile;
 pub mod evaluate;
 pub mod explain;
+pub mod generate;
 pub mod index;
 pub mod issue;
 pub mod lint;
