@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod expect;
 pub mod explain;
+pub mod generate;
 pub mod lint;
 pub mod objects;
 pub mod recorded;
