@@ -20,10 +20,12 @@ mod check;
 mod connectivity;
 mod explain;
 mod flows;
+mod generate;
 mod lint;
 mod objects;
 mod pause;
 mod scope;
+mod simulate;
 mod status;
 mod table;
 mod uninstall;
@@ -71,6 +73,16 @@ enum Command {
     /// Exits 0 when nothing is found that is as bad as --fail-on says, 1 when something is, 2 for wrong usage, 3 when
     /// the objects cannot be read.
     Lint(lint::Args),
+    /// Tell who would lose and who would gain which connection if policies, or other objects, were applied.
+    ///
+    /// Exits 0 when nothing would that --fail-on names, 1 when something would, 2 for wrong usage, 3 when it cannot be
+    /// told.
+    Simulate(Box<simulate::Args>),
+    /// Make policies that allow what was recorded, or what a service map says, and nothing else.
+    ///
+    /// Exits 0 when they are made, 1 when something that was recorded could not be said in them, 2 for wrong usage, 3 when
+    /// they cannot be made.
+    Generate(Box<generate::Args>),
     /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
     ///
     /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
@@ -151,6 +163,8 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => Ok(audit::run(&args)),
         Command::Pause(args) => Ok(pause::run(&args)),
         Command::Lint(args) => Ok(lint::run(&args)),
+        Command::Simulate(args) => Ok(simulate::run(&args)),
+        Command::Generate(args) => Ok(generate::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Connectivity(args) => Ok(connectivity::run(&args)),

@@ -18,6 +18,7 @@ use crate::{
     objects::Objects,
 };
 
+pub(crate) use self::line::parties;
 pub use self::line::{Expectation, Parties, Verdict, parse};
 
 pub mod junit;

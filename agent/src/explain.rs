@@ -1,7 +1,7 @@
 //! Answers whether packets may pass, in the words of the API, for a file's objects and a running agent's
 //! alike.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use palisade_policy::{
     evaluate::Endpoint,
@@ -183,6 +183,12 @@ fn endpoint(index: &Index, nodes: &Nodes, end: &End, other: &End) -> Endpoint {
     }
 }
 
+/// Whether the address is one of the node on which that pod runs.
+pub(crate) fn is_node_of(index: &Index, nodes: &Nodes, address: IpAddr, pod: &Name) -> bool {
+    let node = index.pod(pod).and_then(|pod| pod.node.as_deref());
+    node.is_some_and(|node| nodes.has(index, node, address))
+}
+
 fn failure(error: impl fmt::Display) -> Failure {
     Failure {
         error: error.to_string(),
@@ -206,7 +212,7 @@ fn party(party: &palisade_policy::explain::Party) -> Party {
     }
 }
 
-fn passing(cell: &Cell) -> Passing {
+pub(crate) fn passing(cell: &Cell) -> Passing {
     let ports = |set: &PortSet| {
         set.ranges()
             .iter()
@@ -221,7 +227,7 @@ fn passing(cell: &Cell) -> Passing {
     }
 }
 
-fn range_text((first, last): (u16, u16)) -> String {
+pub(crate) fn range_text((first, last): (u16, u16)) -> String {
     if first == last {
         first.to_string()
     } else {

@@ -112,6 +112,30 @@ impl Objects {
             .collect()
     }
 
+    /// The pod of that name, or where it is gone another of its workload, as far as the name tells: it ends in one part of
+    /// the pod's own (StatefulSets, DaemonSets, Jobs) or in two.
+    #[must_use]
+    pub fn pod_like(&self, name: &Name) -> Option<Name> {
+        if self.notes.contains_key(name) {
+            return Some(name.clone());
+        }
+        let once = name.name.rsplit_once('-')?.0;
+        let twice = once.rsplit_once('-').map(|(workload, _)| workload);
+        [Some(once), twice]
+            .into_iter()
+            .flatten()
+            .find_map(|workload| {
+                let workload = Name::new(name.namespace.clone(), workload);
+                self.pods_named(&workload).into_iter().next()
+            })
+    }
+
+    /// How many pods have no address that is known.
+    #[must_use]
+    pub fn without_address(&self) -> usize {
+        self.standins.len()
+    }
+
     /// The objects as policy sees them, with stand-ins for addresses that are not known.
     #[must_use]
     pub fn index(&self) -> Index {
@@ -193,10 +217,10 @@ impl Objects {
         self
     }
 
-    /// Without that object.
-    pub fn remove(&mut self, key: &Key) {
-        self.objects.remove(key);
+    /// Takes the object out. Whether it was there.
+    pub fn remove(&mut self, key: &Key) -> bool {
         self.places.remove(key);
+        self.objects.remove(key).is_some()
     }
 
     /// The policies, by name.

@@ -18,6 +18,7 @@ use palisade::{
     engine::Summary,
     expect, lint,
     objects::Objects,
+    simulate,
     source::Effect,
     telemetry::{
         flow_log::Sink,
@@ -248,6 +249,29 @@ fn every_key_of_a_report_of_expectations_is_documented() {
             outcome: expect::Outcome::Fails,
             reason: Some(text()),
         }],
+    });
+}
+
+#[test]
+fn every_key_of_a_simulation_is_documented() {
+    let passing = Passing::nothing();
+    let recorded = simulate::Recorded {
+        connection: text(),
+        count: 1,
+    };
+    check(&simulate::Report {
+        connections: vec![simulate::Connection {
+            from: text(),
+            to: text(),
+            lost: passing.clone(),
+            gained: passing.clone(),
+            passes: passing,
+        }],
+        flows: Some(simulate::Flows {
+            cut: vec![recorded.clone()],
+            opened: vec![recorded],
+            ..simulate::Flows::default()
+        }),
     });
 }
 

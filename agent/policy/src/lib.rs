@@ -8,11 +8,13 @@
 pub mod compile;
 pub mod evaluate;
 pub mod explain;
+pub mod generate;
 pub mod index;
 pub mod issue;
 pub mod lint;
 pub mod model;
 pub mod service;
+pub mod simulate;
 pub mod standin;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

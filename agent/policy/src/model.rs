@@ -105,6 +105,12 @@ impl Namespace {
     }
 }
 
+/// Whether a namespace is the cluster's own: to deny by default there breaks more often than not what all need.
+#[must_use]
+pub fn is_system(namespace: &str) -> bool {
+    ["kube-system", "kube-public", "kube-node-lease"].contains(&namespace)
+}
+
 /// A named container port; sidecars' included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {

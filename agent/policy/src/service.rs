@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     index::{Index, Pod},
-    model::{Protocol, Service, TargetPort},
+    model::{Labels, Protocol, Service, TargetPort},
 };
 
 /// The pods that the Service selects and that have not finished, by name; those of the host network are among them.
@@ -21,6 +21,21 @@ pub fn backends<'a>(
         let pods = index.pods_of(&service.name.namespace);
         pods.filter(|pod| !pod.finished && selector.matches(&pod.group.labels))
     })
+}
+
+/// Labels of the DNS servers of clusters: kubeadm's and most providers', the chart's of CoreDNS, OpenShift's.
+const DNS: [(&str, &str); 4] = [
+    ("k8s-app", "kube-dns"),
+    ("k8s-app", "coredns"),
+    ("app.kubernetes.io/name", "coredns"),
+    ("dns.operator.openshift.io/daemonset-dns", "default"),
+];
+
+/// Whether a pod with these labels is one of the cluster's DNS servers.
+#[must_use]
+pub fn is_dns(labels: &Labels) -> bool {
+    let mut known = DNS.iter();
+    known.any(|(key, value)| labels.get(*key).is_some_and(|it| **it == **value))
 }
 
 /// The number of the port at that pod; `None` where the pod has no port of that name.

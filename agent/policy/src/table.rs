@@ -206,7 +206,7 @@ impl Side {
 }
 
 /// How one direction of a local pod is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
     /// No policy selects the pod in this direction: everything is allowed.
     None,

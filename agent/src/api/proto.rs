@@ -307,6 +307,17 @@ pub enum Answer {
     Ends(Box<Explanation>),
 }
 
+impl Answer {
+    /// Whether what was asked about passes, all of it.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        match self {
+            Self::Service(service) => service.allowed,
+            Self::Ends(ends) => ends.allowed,
+        }
+    }
+}
+
 /// Whether packets may pass to a Service, backend by backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

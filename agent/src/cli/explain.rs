@@ -250,7 +250,7 @@ fn party(party: &Party) -> String {
     }
 }
 
-fn passing(passing: &Passing) -> String {
+pub(super) fn passing(passing: &Passing) -> String {
     let Passing {
         tcp,
         udp,

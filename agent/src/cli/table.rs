@@ -14,6 +14,17 @@ impl Table {
         }
     }
 
+    /// Of so many columns as there are headers, where their number is not known beforehand.
+    pub(super) fn with_headers<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
+        let mut table = Self { rows: Vec::new() };
+        table.add(headers);
+        table
+    }
+
+    pub(super) fn add<'a>(&mut self, cells: impl Iterator<Item = &'a str>) {
+        self.rows.push(cells.map(ToOwned::to_owned).collect());
+    }
+
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }

@@ -11,12 +11,10 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use palisade_policy::generate::is_stable;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::proto::{Flow, Inventory as Told, Party, PolicyName, Record, Span},
-    workload,
-};
+use crate::api::proto::{Flow, Inventory as Told, Party, PolicyName, Record, Span};
 
 /// Records that are kept; of more the one that was seen longest ago goes.
 const RECORDS: usize = 10_000;
@@ -48,7 +46,7 @@ struct End {
 impl End {
     fn of(party: &Party) -> Self {
         let labels = party.labels.iter();
-        let labels = labels.filter(|(key, _)| workload::is_stable(key));
+        let labels = labels.filter(|(key, _)| is_stable(key));
         Self {
             namespace: party.namespace.clone(),
             labels: labels

@@ -136,7 +136,8 @@ fn port_of(text: &str) -> Result<crate::explain::Port, String> {
     text.parse().map_err(|error| format!("{text}: {error}"))
 }
 
-fn parties(text: &str) -> Result<Parties, String> {
+/// Whom a text means.
+pub(crate) fn parties(text: &str) -> Result<Parties, String> {
     if text == "outside" {
         return Ok(Parties::Outside);
     }

@@ -6,6 +6,7 @@ use crate::{
     evaluate::rules,
     explain::ports,
     model::{Key, Name, Peer, Peers, Policy, Protocol, Rule},
+    service::is_dns,
     table::{Direction, Traffic},
 };
 
@@ -18,21 +19,9 @@ use super::{
 /// A question for a name.
 const DNS: Traffic = Traffic::Port(Protocol::Udp, 53);
 
-/// Labels of the DNS servers of clusters: kubeadm's and most providers', the chart's of CoreDNS, OpenShift's.
-const SERVERS: [(&str, &str); 4] = [
-    ("k8s-app", "kube-dns"),
-    ("k8s-app", "coredns"),
-    ("app.kubernetes.io/name", "coredns"),
-    ("dns.operator.openshift.io/daemonset-dns", "default"),
-];
-
 pub(super) fn check(population: &Population<'_>, findings: &mut Vec<Finding>) {
-    let is_server = |crowd: &&Crowd<'_>| {
-        let labels = &crowd.group.labels;
-        let mut servers = SERVERS.iter();
-        servers.any(|(key, value)| labels.get(*key).is_some_and(|it| **it == **value))
-    };
-    let servers: Vec<_> = population.crowds().iter().filter(is_server).collect();
+    let crowds = population.crowds().iter();
+    let servers: Vec<_> = crowds.filter(|crowd| is_dns(&crowd.group.labels)).collect();
     // Once for each first policy that isolates: the pods that it leaves without.
     let mut without: BTreeMap<&Name, Vec<&Name>> = BTreeMap::new();
     for crowd in population.crowds() {

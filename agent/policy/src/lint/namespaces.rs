@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::{evaluate::rules, model::Key, table::Direction};
+use crate::{
+    evaluate::rules,
+    model::{Key, is_system},
+    table::Direction,
+};
 
 use super::{Finding, population::Population, problem::Problem};
-
-/// Where the cluster itself is at work: to deny by default there breaks it more often than not.
-const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
 pub(super) fn check(population: &Population<'_>, findings: &mut Vec<Finding>) {
     // Of each namespace: its pods, and those that nothing isolates, by direction.
@@ -23,7 +24,7 @@ pub(super) fn check(population: &Population<'_>, findings: &mut Vec<Finding>) {
         }
     }
     for (namespace, (pods, open)) in namespaces {
-        if SYSTEM.contains(&&**namespace) {
+        if is_system(namespace) {
             continue;
         }
         for (open, direction) in open.into_iter().zip(DIRECTIONS) {

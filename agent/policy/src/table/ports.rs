@@ -97,6 +97,24 @@ impl PortSet {
         Self::from_merged(common)
     }
 
+    /// The ports that are in this one alone.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        if self == other || self.is_none() || other.is_all() {
+            return Self::none();
+        }
+        let mut first_left = Some(0);
+        let mut gaps = Vec::new();
+        for &(first, last) in other.0.iter() {
+            if let Some(start) = first_left.filter(|start| *start < first) {
+                gaps.push((start, first - 1));
+            }
+            first_left = last.checked_add(1);
+        }
+        gaps.extend(first_left.map(|start| (start, u16::MAX)));
+        self.intersection(&Self::from_merged(gaps))
+    }
+
     fn from_merged(mut ranges: Vec<(u16, u16)>) -> Self {
         match ranges[..] {
             [] => Self::none(),
@@ -136,6 +154,14 @@ mod tests {
                 a.union(&b).contains(port),
                 a.contains(port) || b.contains(port)
             );
+            assert_eq!(
+                a.difference(&b).contains(port),
+                a.contains(port) && !b.contains(port)
+            );
         }
+        let ends = PortSet::of([(0, 9), (65530, 65535)]);
+        assert_eq!(PortSet::all().difference(&ends).ranges(), [(10, 65529)]);
+        assert_eq!(ends.difference(&PortSet::all()), PortSet::none());
+        assert_eq!(ends.difference(&PortSet::none()), ends);
     }
 }

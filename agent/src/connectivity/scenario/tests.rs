@@ -215,7 +215,7 @@ impl World {
             };
             answer(&self.index, &self.nodes, &query)
                 .expect("an answer")
-                .allowed
+                .allowed()
         });
         answers.all(|allowed| allowed)
     }
@@ -236,7 +236,7 @@ impl World {
                     }),
                 };
                 let answer = answer(&self.index, &self.nodes, &query).expect("an answer");
-                return vec![("outside", answer.allowed)];
+                return vec![("outside", answer.allowed())];
             }
             Target::Service(_, name, port) => {
                 let backends: &[&str] = match name.as_str() {
