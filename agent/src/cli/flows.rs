@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
-    thread,
+    process, thread,
     time::Duration,
 };
 
@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// Go on with what comes.
     #[arg(short, long)]
     follow: bool,
+    /// End when the standard input does: who follows from afar may go away without a word.
+    #[arg(long)]
+    end_with_input: bool,
     #[command(flatten)]
     selection: Selection,
     /// How to print.
@@ -93,6 +96,13 @@ pub(super) fn since(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
+    if args.end_with_input {
+        thread::spawn(|| {
+            // However it ends.
+            drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
+            process::exit(Exit::Yes as i32);
+        });
+    }
     let shown = match args.scope.asked() {
         Asked::Agent(socket) => show(args, &socket),
         Asked::Cluster => block_on(async { Ok(cluster::show(args).await) })

@@ -64,7 +64,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // What is let through once is let through always.
         test.args(["--expect-unenforced", "--timeout", "1"]);
     }
-    shell::run(test.args(&options.arguments))?;
+    shell::tee(test.args(&options.arguments), |line| {
+        if let Some(scenario) = skipped(line) {
+            println!("SKIP: connectivity {scenario}");
+        }
+    })?;
     let cases = fs::read_to_string(&report).context("read what the test wrote")?;
     let file = report.display();
     ensure!(cases.contains("<testcase "), "{file} has no cases");
@@ -83,4 +87,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ensure!(told, "nothing was denied on {node}:\n{flows}");
     }
     Ok(())
+}
+
+/// The scenario that a line says is skipped, and why: `SKIP [1/82] NAME: REASON`.
+fn skipped(line: &str) -> Option<&str> {
+    let (_, scenario) = line.strip_prefix("SKIP [")?.split_once("] ")?;
+    Some(scenario)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_is_skipped_is_told_with_its_reason() {
+        let line = "SKIP [27/82] ingress-port-sctp: nodes have no SCTP";
+        assert_eq!(skipped(line), Some("ingress-port-sctp: nodes have no SCTP"));
+        assert_eq!(skipped("pass [28/82] ingress-own-node (1.5 s)"), None);
+    }
 }

@@ -144,7 +144,15 @@ async fn follow(
     let all = usize::MAX.to_string();
     let mut silent = false;
     loop {
-        let command = ["flows", "-o", "json", "--follow", "--last", &all];
+        let command = [
+            "flows",
+            "-o",
+            "json",
+            "--follow",
+            "--end-with-input",
+            "--last",
+            &all,
+        ];
         match agents::start(cluster, &agent, &command).await {
             Ok(mut process) => {
                 silent = false;
