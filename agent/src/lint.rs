@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     api::proto::ObjectName,
-    objects::{Objects, Place},
+    objects::Objects,
     source::{self, Effect, Issue, Key, Kind},
 };
 
@@ -42,7 +42,7 @@ pub struct Finding {
     /// The file that has it, where objects come from files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The line on which the object begins.
+    /// The line of the field, or of what there is around it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     /// The object that has it.
@@ -209,8 +209,7 @@ impl Report {
         let mut findings: Vec<_> = objects.issues().iter().map(of_issue).collect();
         for found in lint(&index, &declared) {
             let (key, problem) = (key(found.object), found.problem);
-            let place = objects.place(&key);
-            findings.push(of_problem(&key, place, found.field, &problem));
+            findings.push(of_problem(&key, found.field, &problem));
         }
         let mut used = objects.assumed_namespaces().iter();
         // Whoever has no policies and no selectors of namespaces need not care.
@@ -223,9 +222,9 @@ impl Report {
                 .object
                 .as_ref()
                 .and_then(|it| objects.place(&key_of(it)?));
-            if let Some(Place { file, line }) = place {
-                finding.file.get_or_insert_with(|| file.to_string());
-                finding.line = Some(*line);
+            if let Some(place) = place {
+                finding.file.get_or_insert_with(|| place.file.to_string());
+                finding.line = Some(place.line_of(&finding.field));
             }
         }
         findings.sort_by(|one, other| {
@@ -317,13 +316,13 @@ fn of_issue(issue: &Issue) -> Finding {
     }
 }
 
-fn of_problem(key: &Key, place: Option<&Place>, field: String, problem: &Problem) -> Finding {
+fn of_problem(key: &Key, field: String, problem: &Problem) -> Finding {
     Finding {
         code: problem.code(),
         name: problem.name(),
         severity: problem.severity().name(),
-        file: place.map(|place| place.file.to_string()),
-        line: place.map(|place| place.line),
+        file: None,
+        line: None,
         object: Some(object_name(key)),
         field,
         message: problem.to_string(),

@@ -21,6 +21,7 @@ use crate::{
     source::{
         Effect, Issue, Key, Kind, Object, Problem,
         convert::{Described, PodNote, name_label},
+        file::Text,
     },
 };
 
@@ -34,6 +35,18 @@ pub struct Place {
     pub file: Arc<str>,
     /// The line on which its document begins, from 1 on.
     pub line: u64,
+    /// The document as it is written, where that is known.
+    text: Option<Arc<Text>>,
+}
+
+impl Place {
+    /// The line of a field of the object, or of what there is around it.
+    #[must_use]
+    pub fn line_of(&self, field: &str) -> u64 {
+        let text = self.text.as_ref();
+        text.and_then(|text| text.line_of(field))
+            .unwrap_or(self.line)
+    }
 }
 
 impl fmt::Display for Place {

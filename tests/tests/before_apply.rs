@@ -9,10 +9,23 @@ use palisade_tests::{
 };
 use serde_json::{Value, json};
 
-/// A kubeconfig, gone when dropped.
-struct Kubeconfig(PathBuf);
+/// A file, gone when dropped.
+struct Scratch(PathBuf);
 
-impl Drop for Kubeconfig {
+impl Scratch {
+    fn new(name: &str, text: &str) -> Result<Self> {
+        let name = format!("palisade-before-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text)?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("written as text")
+    }
+}
+
+impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.0) {
             eprintln!("removing {}: {error}", self.0.display());
@@ -63,9 +76,8 @@ fn commands_judge_what_the_api_server_has() -> Result<()> {
     let control_plane = ControlPlane::start()?;
     let mut objects = Objects::new(&control_plane);
     objects.sync(&shop())?;
-    let path = std::env::temp_dir().join(format!("palisade-before-{}", std::process::id()));
-    control_plane.kubeconfig(control_plane.address(), &path)?;
-    let kubeconfig = Kubeconfig(path);
+    let kubeconfig = Scratch::new("kubeconfig", "")?;
+    control_plane.kubeconfig(control_plane.address(), &kubeconfig.0)?;
     let run = |arguments: &[&str]| -> Result<(i32, String, String)> {
         let mut command = Command::new(Agent::program()?);
         command
@@ -92,6 +104,46 @@ fn commands_judge_what_the_api_server_has() -> Result<()> {
     ensure!(said.contains("nodes may not be listed"), "{said}");
     let (code, out, _) = to("shop/api-5d9c-x", "8081")?;
     ensure!(code == 1, "{code}: {out}");
+    let expectations = Scratch::new(
+        "expect",
+        "shop/web -> shop/api:8080 allow\noutside -> shop/api deny\n",
+    )?;
+    let (code, out, said) = run(&["verify", "--expect", expectations.path()])?;
+    ensure!(
+        code == 0 && out.ends_with("2 of 2 expectations hold\n"),
+        "{code}: {out}{said}"
+    );
+    let (code, out, said) = run(&["lint", "--ignore", "PL108"])?;
+    ensure!(code == 1, "{code}: {out}{said}");
+    ensure!(
+        out == "warning: Namespace shop: no policy isolates the ingress of all pods; of its 2 1 are open to everything [PL107]\n\
+                0 errors, 1 warnings, 0 infos\n",
+        "{out}"
+    );
+    let flow = json!({
+        "number": 1, "time": "2026-01-02T03:04:05Z", "verdict": "allowed", "reason": "", "direction": "ingress",
+        "pod": {"namespace": "shop", "pod": "api-5d9c-gone", "address": "10.0.0.9"},
+        "peer": {"namespace": "shop", "pod": "web", "address": "10.0.0.2"},
+        "sourcePort": 40000, "destinationPort": 8080, "protocol": "TCP", "policies": [],
+    });
+    let flows = Scratch::new("flows", &flow.to_string())?;
+    let (code, generated, said) = run(&["generate", "--flows", flows.path()])?;
+    ensure!(code == 0, "{code}: {generated}{said}");
+    ensure!(!generated.contains("5d9c"), "{generated}");
+    let candidate = Scratch::new("candidate.yaml", &generated)?;
+    let simulate = [
+        "simulate",
+        "--candidate",
+        candidate.path(),
+        "--flows",
+        flows.path(),
+    ];
+    let (code, out, said) = run(&simulate)?;
+    ensure!(
+        code == 0 && out.ends_with("none of them would be cut\n"),
+        "{code}: {out}{said}"
+    );
+    ensure!(out.contains("- shop/web -> outside: everything\n"), "{out}");
     let nowhere = run(&[
         "explain",
         "--from",

@@ -14,7 +14,7 @@ pub(super) struct Source {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
     manifests: Vec<PathBuf>,
     /// Whether folders below those are read too.
-    #[arg(short = 'R', long, requires = "manifests")]
+    #[arg(short = 'R', long)]
     recursive: bool,
     /// How to reach the API server, whose objects are listed once. Without it as kubectl: by the variable KUBECONFIG, else
     /// the file in the home folder, else as a pod of the cluster.
@@ -29,6 +29,11 @@ impl Source {
     /// Whether anything is said of it.
     pub(super) const fn is_given(&self) -> bool {
         !self.manifests.is_empty() || self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// Whether folders below are read too.
+    pub(super) const fn is_recursive(&self) -> bool {
+        self.recursive
     }
 
     /// Reads the files, or asks the API server.

@@ -111,7 +111,7 @@ fn report(args: &Args) -> Result<Report> {
         ensure!(after.remove(&key), "there is no policy {name}");
     }
     if !args.candidate.is_empty() {
-        let candidate = Objects::from_files(&args.candidate, false)?;
+        let candidate = Objects::from_files(&args.candidate, args.source.is_recursive())?;
         for issue in candidate.issues() {
             complain(format_args!("{issue}"));
         }

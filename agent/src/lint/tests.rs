@@ -53,12 +53,12 @@ fn findings_name_line_object_and_field() {
     assert_eq!(
         lines(&report(SHOP, &[])),
         [
-            "16 error PL002 NetworkPolicy shop/broken spec.ingress[0].from[0].ipBlock.except[0]: \
+            "22 error PL002 NetworkPolicy shop/broken spec.ingress[0].from[0].ipBlock.except[0]: \
              \"198.51.100.0/24\" is not a strict subset of cidr; it matches nothing",
-            "16 error PL003 NetworkPolicy shop/broken spec.ingress[0].ports[0]: endPort before port; it matches nothing",
-            "16 warning PL102 NetworkPolicy shop/broken spec.ingress[1].from[0].podSelector: matches no pod; \
+            "23 error PL003 NetworkPolicy shop/broken spec.ingress[0].ports[0]: endPort before port; it matches nothing",
+            "24 warning PL102 NetworkPolicy shop/broken spec.ingress[1].from[0].podSelector: matches no pod; \
              nearest to app=apj is app=api, of shop/api",
-            "26 info PL203 Service shop/api spec.ports[0]: no container behind it declares 8081/TCP",
+            "29 info PL203 Service shop/api spec.ports[0]: no container behind it declares 8081/TCP",
         ]
     );
 }
@@ -120,7 +120,7 @@ fn github_shows_a_finding_beside_its_line() {
     let report = report(SHOP, &["PL002", "PL003", "PL203"]);
     assert_eq!(
         github::commands(&report),
-        "::warning file=shop.yaml,line=16,title=PL102 peer-matches-nothing::NetworkPolicy shop/broken \
+        "::warning file=shop.yaml,line=24,title=PL102 peer-matches-nothing::NetworkPolicy shop/broken \
          spec.ingress[1].from[0].podSelector: matches no pod; nearest to app=apj is app=api, of shop/api\n"
     );
 }

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result};
 use super::{Objects, Place};
 use crate::source::{
     Effect, Issue, Problem,
-    convert::describe,
-    file::{is_manifest, values},
+    convert::{Unidentified, describe},
+    file::{Written, is_manifest, values},
 };
 
 impl Objects {
@@ -70,15 +70,20 @@ impl Objects {
             Ok(documents) => documents,
             Err(problem) => return self.issues.push(broken(problem)),
         };
-        for (line, value) in documents {
+        for Written { value, line, text } in documents {
             let place = Place {
                 file: file.clone(),
                 line,
+                text,
             };
             match describe(&value) {
                 Ok(described) => self.take(described, Some(&place)),
-                Err(unidentified) => {
-                    let problem = Problem::Syntax(format!("line {line}: {unidentified}"));
+                Err(Unidentified { field, problem }) => {
+                    let field = match field.is_empty() {
+                        true => field,
+                        false => format!("{field}: "),
+                    };
+                    let problem = Problem::Syntax(format!("line {line}: {field}{problem}"));
                     self.issues.push(broken(problem));
                 }
             }

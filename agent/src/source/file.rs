@@ -22,10 +22,14 @@ use super::{Batch, Effect, Issue, Problem};
 
 mod definitions;
 mod document;
+mod lines;
 mod watch;
 
-pub(crate) use self::document::values;
 pub use self::watch::watch;
+pub(crate) use self::{
+    document::{Written, values},
+    lines::Text,
+};
 
 /// For how long a file may be written before it is reported.
 const PATIENCE: Duration = Duration::from_secs(1);

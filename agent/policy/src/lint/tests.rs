@@ -3,8 +3,11 @@
 use super::*;
 use crate::{
     model::{Object, Peers, Pod, Policy, Ports, Protocol, Service, ServicePort, TargetPort},
+    simulate,
+    table::Direction,
     testing::{
-        block, name, named_ports, namespace, own_pods, pod, pods_of, policy, ports, rule, selector,
+        Rng, World, block, name, named_ports, namespace, own_pods, pod, pods_of, policy, ports,
+        rule, selector,
     },
 };
 
@@ -339,4 +342,52 @@ fn pods_that_policies_do_not_see_are_passed_over() {
     let block = Peers::Of(vec![block("192.0.2.0/24", &[])]);
     let block = ingress("shop/a", "app=api", block, Ports::Any);
     assert_eq!(found(vec![host, Object::Policy(block)]), [""; 0]);
+}
+
+/// The policy without that rule, which stays in its place as one that matches nobody.
+fn without(policy: &Policy, direction: Direction, place: usize) -> Policy {
+    let mut policy = policy.clone();
+    let rules = match direction {
+        Direction::Ingress => &mut policy.ingress,
+        Direction::Egress => &mut policy.egress,
+    };
+    rules.as_mut().expect("a direction")[place] = rule(Peers::Of(Vec::new()), Ports::Any);
+    policy
+}
+
+#[test]
+fn a_swallowed_rule_can_go_and_nothing_changes() {
+    let mut tried = 0;
+    for seed in 0..400 {
+        let random = World::random(&mut Rng::new(seed)).objects();
+        let before = simulate::World::of(random.clone());
+        let index = before.index();
+        // The API server has the namespace of each pod.
+        if index
+            .pods()
+            .any(|pod| index.namespace(&pod.name.namespace).is_none())
+        {
+            continue;
+        }
+        for finding in lint(index, &BTreeMap::new()) {
+            let Problem::Swallowed { direction, .. } = finding.problem else {
+                continue;
+            };
+            let Key::Policy(name) = &finding.object else {
+                panic!("{finding:?}")
+            };
+            let place = finding.field.split(['[', ']']).nth(1).expect("a place");
+            let place = place.parse().expect("a number");
+            let policy = index.policy(name).expect("known");
+            let less = Object::Policy(without(policy, direction, place));
+            let after = simulate::World::of(random.iter().cloned().chain([less]));
+            assert_eq!(
+                simulate::compare(&before, &after),
+                [],
+                "seed {seed}: {finding:?}"
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
 }

@@ -9,6 +9,7 @@ use std::{
 use serde_json::Value;
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
+use super::lines::Text;
 use crate::source::{
     Effect, Issue, Key, Object, Problem,
     convert::{Converted, convert},
@@ -111,30 +112,56 @@ impl Document {
     }
 }
 
-/// The values of a text, each with the line on which its document begins, from 1 on: for whoever reads a file once.
+/// A document, for whoever reads a file once.
+pub(crate) struct Written {
+    /// What it says.
+    pub(crate) value: Value,
+    /// The line on which it begins, from 1 on.
+    pub(crate) line: u64,
+    /// As it is written; `None` of JSON and of lists, of which whole clusters are made.
+    pub(crate) text: Option<Arc<Text>>,
+}
+
+/// The documents of a text.
 ///
 /// # Errors
 ///
 /// When the text is neither YAML nor JSON.
-pub(crate) fn values(text: &str, file: &str) -> Result<Vec<(u64, Value)>, Problem> {
+pub(crate) fn values(text: &str, file: &str) -> Result<Vec<Written>, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(values) = json_values(text, file) {
-        return Ok(values?.into_iter().map(|value| (1, value)).collect());
+        let written = |value| Written {
+            value,
+            line: 1,
+            text: None,
+        };
+        return Ok(values?.into_iter().map(written).collect());
     }
-    let mut values = Vec::new();
-    let mut before = 0;
+    let mut all = Vec::new();
+    let (mut end, mut before) = (0, 0);
     for chunk in chunks(text) {
         // Markers, comments and empty lines come first.
         let idle = chunk.lines().take_while(|line| {
             let line = line.trim();
             line.is_empty() || line == "---" || line.starts_with('#')
         });
-        let line = (text[..before].lines().count() + idle.count()) as u64 + 1;
-        let parsed = yaml_values(chunk, &text[..before])?;
-        values.extend(parsed.into_iter().map(|value| (line, value)));
-        before += chunk.len();
+        let line = before + idle.count() as u64 + 1;
+        let as_written = Arc::new(Text {
+            before,
+            text: chunk.to_owned(),
+        });
+        for value in yaml_values(chunk, &text[..end])? {
+            let is_list = value.get("items").is_some();
+            all.push(Written {
+                value,
+                line,
+                text: (!is_list).then(|| as_written.clone()),
+            });
+        }
+        end += chunk.len();
+        before += chunk.lines().count() as u64;
     }
-    Ok(values)
+    Ok(all)
 }
 
 /// Parses JSON objects, one after the other; `None` if the text is something else. JSON is parsed so much
@@ -209,20 +236,7 @@ fn parse(chunk: &str, before: &str) -> Result<Converted, Problem> {
 
 fn yaml_values(chunk: &str, before: &str) -> Result<Vec<Value>, Problem> {
     let line = || before.lines().count() as u64;
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: MAX_DEPTH,
-            // A `List` may hold a whole cluster: only what multiplies is bounded.
-            max_events: usize::MAX,
-            max_nodes: usize::MAX,
-            max_documents: usize::MAX,
-            max_total_scalar_bytes: usize::MAX,
-        },
-        // YAML 1.2: `y`, `no` and `on` are texts, and good names of namespaces.
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    serde_saphyr::from_multiple_with_options(chunk, options).map_err(|error| {
+    serde_saphyr::from_multiple_with_options(chunk, options()).map_err(|error| {
         let message = DefaultMessageFormatter.format_message(&error);
         let message = message.escape_debug();
         Problem::Syntax(match error.location() {
@@ -234,6 +248,23 @@ fn yaml_values(chunk: &str, before: &str) -> Result<Vec<Value>, Problem> {
             None => message.to_string(),
         })
     })
+}
+
+/// How YAML is read.
+pub(super) fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            // A `List` may hold a whole cluster: only what multiplies is bounded.
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_documents: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+        },
+        // YAML 1.2: `y`, `no` and `on` are texts, and good names of namespaces.
+        strict_booleans: true,
+        with_snippet: false,
+    }
 }
 
 /// Cuts a text before each document marker. YAML 1.2 forbids a line that begins with one inside of any
