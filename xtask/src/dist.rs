@@ -16,6 +16,9 @@ use crate::{
     workspace,
 };
 
+/// For the linker: equal functions are one, and relocations are packed (`DT_RELR`, of the C library since musl 1.2.4).
+const SMALLER: &str = "-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr";
+
 /// What the binary may weigh: it is pulled by every node.
 const LIMIT: u64 = 20 << 20;
 
@@ -147,6 +150,8 @@ fn arrange(cargo: &mut Command, target: Target) -> Result<()> {
     let variable = triple.replace('-', "_");
     let linker = format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase());
     cargo.env(linker, "rust-lld");
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", variable.to_uppercase());
+    cargo.env(flags, SMALLER);
     if workspace::metadata()?
         .packages
         .iter()
