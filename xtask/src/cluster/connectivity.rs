@@ -58,8 +58,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         palisade
     };
     let report = run.path("logs").join("connectivity.xml");
-    let mut test = palisade("connectivity test --test-concurrency");
-    test.arg(AT_ONCE).arg("--junit-file").arg(&report);
+    let mut test = palisade("connectivity test");
+    test.args(["--test-concurrency", AT_ONCE]);
+    test.arg("--junit-file").arg(&report);
     if options.unenforced {
         // What is let through once is let through always.
         test.args(["--expect-unenforced", "--timeout", "1"]);
