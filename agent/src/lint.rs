@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use palisade_policy::{
     lint::{Problem, Severity, lint},
     model,
-    table::Direction,
 };
 use serde::Serialize;
 
@@ -211,11 +210,8 @@ impl Report {
             let (key, problem) = (key(found.object), found.problem);
             findings.push(of_problem(&key, found.field, &problem));
         }
-        let mut used = objects.assumed_namespaces().iter();
-        // Whoever has no policies and no selectors of namespaces need not care.
-        if objects.policies().any(looks_at_namespaces) {
-            findings.extend(used.by_ref().map(|name| not_given(name)));
-        }
+        let doubtful = objects.doubtful_namespaces();
+        findings.extend(doubtful.map(|name| not_given(name)));
         findings.retain(|it| !ignored.contains(it.code) && !ignored.contains(it.name));
         for finding in &mut findings {
             let place = finding
@@ -246,31 +242,6 @@ impl Report {
         let all = self.findings.iter();
         all.filter(|finding| finding.level == level).count()
     }
-}
-
-/// Whether more than its name has to be known of a namespace.
-fn looks_at_namespaces(policy: &model::Policy) -> bool {
-    [Direction::Ingress, Direction::Egress]
-        .into_iter()
-        .any(|direction| {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
-            rules.iter().flatten().any(|rule| match &rule.peers {
-                model::Peers::Any => false,
-                model::Peers::Of(peers) => peers.iter().any(|peer| match peer {
-                    model::Peer::Pods {
-                        namespaces: Some(selector),
-                        ..
-                    } => selector
-                        .requirements()
-                        .iter()
-                        .any(|one| *one.key != *"kubernetes.io/metadata.name"),
-                    _ => false,
-                }),
-            })
-        })
 }
 
 fn not_given(name: &str) -> Finding {

@@ -12,7 +12,7 @@ use std::{
 
 use palisade_policy::{
     index::Index,
-    model::{self, Name, NamedPort, Namespace},
+    model::{self, Name, NamedPort, Namespace, Peer, Peers},
     standin,
 };
 
@@ -88,10 +88,11 @@ impl Objects {
         self.places.get(key)
     }
 
-    /// Namespaces that have objects, and that nobody defines: their labels are not known.
-    #[must_use]
-    pub const fn assumed_namespaces(&self) -> &BTreeSet<Arc<str>> {
-        &self.assumed
+    /// Namespaces that have objects and that nobody defines, where some policy looks at more than their names: whether it
+    /// matches them is not known.
+    pub fn doubtful_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        let doubtful = self.policies().any(looks_at_labels_of_namespaces);
+        self.assumed.iter().filter(move |_| doubtful)
     }
 
     /// The ports that the containers of a pod declare, those without a name too.
@@ -141,6 +142,16 @@ impl Objects {
                 let workload = Name::new(name.namespace.clone(), workload);
                 self.pods_named(&workload).into_iter().next()
             })
+    }
+
+    /// The workloads and pods that are here and not there.
+    #[must_use]
+    pub fn pods_without(&self, other: &Self) -> BTreeSet<Name> {
+        let here = self.notes.keys().filter(|pod| {
+            let key = Key::new(Kind::Pod, Name::clone(pod));
+            !other.objects.contains_key(&key)
+        });
+        here.map(|pod| self.workload(pod)).collect()
     }
 
     /// How many pods have no address that is known.
@@ -203,9 +214,11 @@ impl Objects {
         nodes
     }
 
-    /// These objects and those; where both define one, that one's definition holds.
+    /// These objects and those; where both define one, that one's definition holds. Pods of a workload that is among those
+    /// become what its template says.
     #[must_use]
     pub fn with(mut self, other: Self) -> Self {
+        self.roll_out(&other);
         let Self {
             objects,
             notes,
@@ -315,6 +328,30 @@ impl Objects {
         });
     }
 
+    /// Gives the pods of workloads the labels and ports that their templates have there.
+    fn roll_out(&mut self, other: &Self) {
+        let made = other.notes.values().filter(|note| note.made);
+        for template in made {
+            let Some(Object::Pod(new)) = other
+                .objects
+                .get(&Key::new(Kind::Pod, template.pod.clone()))
+            else {
+                continue;
+            };
+            let of_workload = self.notes.values_mut().filter(|note| {
+                note.pod.namespace == template.pod.namespace && note.workload == template.workload
+            });
+            for note in of_workload {
+                note.ports.clone_from(&template.ports);
+                let key = Key::new(Kind::Pod, note.pod.clone());
+                if let Some(Object::Pod(pod)) = self.objects.get_mut(&key) {
+                    pod.labels.clone_from(&new.labels);
+                    pod.ports.clone_from(&new.ports);
+                }
+            }
+        }
+    }
+
     /// Takes away the pods that were made of workloads whose own pods are there.
     fn drop_templates(&mut self) {
         let real = self.notes.values().filter(|note| !note.made);
@@ -331,6 +368,25 @@ impl Objects {
             self.objects.remove(&Key::new(Kind::Pod, name));
         }
     }
+}
+
+/// Whether more has to be known of a namespace than its name.
+fn looks_at_labels_of_namespaces(policy: &model::Policy) -> bool {
+    let mut rules = policy.ingress.iter().chain(&policy.egress).flatten();
+    rules.any(|rule| {
+        let peers: &[Peer] = match &rule.peers {
+            Peers::Any => &[],
+            Peers::Of(peers) => peers,
+        };
+        let mut selectors = peers.iter().filter_map(|peer| match peer {
+            Peer::Pods { namespaces, .. } => namespaces.as_ref(),
+            Peer::Block(_) => None,
+        });
+        selectors.any(|selector| {
+            let mut requirements = selector.requirements().iter();
+            requirements.any(|one| *one.key != *"kubernetes.io/metadata.name")
+        })
+    })
 }
 
 #[cfg(test)]

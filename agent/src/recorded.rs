@@ -53,6 +53,8 @@ pub struct Record {
     pub strangers: u64,
     /// How many the recorder says are missing.
     pub lost: u64,
+    /// Whom the names of pods mean, as far as they were looked up.
+    names: BTreeMap<Name, Option<Name>>,
 }
 
 impl fmt::Display for Connection {
@@ -107,7 +109,7 @@ impl Record {
 
     fn add(&mut self, flow: &Flow, objects: &Objects) {
         self.read += 1;
-        let (pod, peer) = (end(&flow.pod, objects), end(&flow.peer, objects));
+        let (pod, peer) = (self.end(&flow.pod, objects), self.end(&flow.peer, objects));
         let (from, to) = match flow.direction.as_str() {
             "egress" => (pod, peer),
             _ => (peer, pod),
@@ -128,16 +130,16 @@ impl Record {
             _ => seen.passed += 1,
         }
     }
-}
 
-/// Who that was; `None` if it was a pod that nobody knows.
-fn end(party: &Party, objects: &Objects) -> Option<End> {
-    match (&party.namespace, &party.pod, party.address) {
-        (Some(namespace), Some(pod), _) => {
-            let name = Name::new(namespace.as_str(), pod.as_str());
-            objects.pod_like(&name).map(End::Pod)
-        }
-        (_, _, address) => address.map(End::Address),
+    /// Who that was; `None` if it was a pod that nobody knows.
+    fn end(&mut self, party: &Party, objects: &Objects) -> Option<End> {
+        let (Some(namespace), Some(pod)) = (&party.namespace, &party.pod) else {
+            return party.address.map(End::Address);
+        };
+        let name = Name::new(namespace.as_str(), pod.as_str());
+        let found = self.names.entry(name);
+        let found = found.or_insert_with_key(|name| objects.pod_like(name));
+        found.clone().map(End::Pod)
     }
 }
 

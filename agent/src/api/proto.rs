@@ -1,11 +1,15 @@
 //! The types that leave the process. What they are called is a promise: keys are added, never renamed.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::source;
+
+pub use self::explanation::*;
+
+mod explanation;
 
 /// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`. An older agent says less.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -263,220 +267,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// Whether packets may pass between two ends, and who decides: the answer to `GET /v1/explain`, and
-/// `palisade explain -o json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Explanation {
-    /// Who sends.
-    pub from: Party,
-    /// To whom.
-    pub to: Party,
-    /// The destination port asked about; without one it is about everything.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Its protocol.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    /// Whether what was asked about passes, all of it.
-    pub allowed: bool,
-    /// Whether it passes only because policy is in audit.
-    #[serde(default)]
-    pub audited: bool,
-    /// What no policy can forbid: `itself`, `node`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exempt: Option<String>,
-    /// All that passes.
-    pub passes: Passing,
-    /// What the sender's policies say; null if it is no pod that policies speak of.
-    pub egress: Option<Side>,
-    /// What the receiver's policies say.
-    pub ingress: Option<Side>,
-    /// On what it depends whether it passes, where that is not known; it does not count as allowed then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unknown: Vec<String>,
-}
-
-/// The answer to `GET /v1/explain`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Answer {
-    /// To a Service.
-    Service(ServiceExplanation),
-    /// Between two ends.
-    Ends(Box<Explanation>),
-}
-
-impl Answer {
-    /// Whether what was asked about passes, all of it.
-    #[must_use]
-    pub fn allowed(&self) -> bool {
-        match self {
-            Self::Service(service) => service.allowed,
-            Self::Ends(ends) => ends.allowed,
-        }
-    }
-}
-
-/// Whether packets may pass to a Service, backend by backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceExplanation {
-    /// Who sends.
-    pub from: String,
-    /// To which Service.
-    pub service: ServiceName,
-    /// Whether every backend may be reached at every port asked about.
-    pub allowed: bool,
-    /// The port that was asked about, or all that the Service has.
-    pub ports: Vec<ServicePassing>,
-}
-
-/// Which Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// Whether packets to one port of a Service may pass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServicePassing {
-    /// The port.
-    pub port: u16,
-    /// Its protocol.
-    pub protocol: String,
-    /// Its name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// Whether there is a backend, and every one may be reached.
-    pub allowed: bool,
-    /// The pods that the Service selects and that have the port, by name.
-    pub backends: Vec<Backend>,
-}
-
-/// One pod behind a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Backend {
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The pod.
-    pub pod: String,
-    /// The port at the pod.
-    pub port: u16,
-    /// Whether packets may pass to it, and why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub explanation: Option<Explanation>,
-    /// Why that cannot be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unknown: Option<String>,
-}
-
-/// One end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Party {
-    /// The pod's namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The pod's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// Its address; absent for the node of the other end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<IpAddr>,
-    /// The pod's labels, where flows are told of.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-}
-
-impl fmt::Display for Party {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.namespace, &self.pod, self.address) {
-            (Some(namespace), Some(pod), _) => write!(f, "{namespace}/{pod}"),
-            (_, _, Some(address)) => address.fmt(f),
-            (_, _, None) => f.write_str("the node"),
-        }
-    }
-}
-
-/// What may pass, by protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Passing {
-    /// Destination ports of TCP, as `80` or `80-90`.
-    pub tcp: Vec<String>,
-    /// Of UDP.
-    pub udp: Vec<String>,
-    /// Of SCTP.
-    pub sctp: Vec<String>,
-    /// Whether all other protocols pass; ICMP is one.
-    pub other: bool,
-}
-
-impl Passing {
-    /// Nothing.
-    #[must_use]
-    pub const fn nothing() -> Self {
-        Self {
-            tcp: Vec::new(),
-            udp: Vec::new(),
-            sctp: Vec::new(),
-            other: false,
-        }
-    }
-}
-
-/// What the policies of one end say of the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Side {
-    /// The namespace of the pod and of its policies.
-    pub namespace: String,
-    /// The pod.
-    pub pod: String,
-    /// Whether this end allows what was asked about, all of it.
-    pub allowed: bool,
-    /// The policies that isolate the pod in this direction; without any, everything is allowed.
-    pub policies: Vec<String>,
-    /// Those of them that are in audit: what only they deny passes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub audited: Vec<String>,
-    /// The rules that allow what was asked about, or some of it.
-    pub allowing: Vec<RuleName>,
-    /// The rules that do not, nearest first.
-    pub misses: Vec<Miss>,
-    /// All that this end allows.
-    pub passes: Passing,
-}
-
-/// Which rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RuleName {
-    /// The policy.
-    pub policy: String,
-    /// The rule, as `ingress[0]`.
-    pub rule: String,
-}
-
-/// A rule that does not allow, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Miss {
-    /// The rule.
-    #[serde(flatten)]
-    pub rule: RuleName,
-    /// Why.
-    pub reason: String,
-}
-
-/// What became of a packet, with the names that the kernel does not know: an entry of the answer to `GET /v1/flows`.
+/// A denied packet, with the names that the kernel does not know: an entry of the answer to `GET /v1/flows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {

@@ -56,6 +56,11 @@ impl Source {
         for issue in objects.issues() {
             complain(format_args!("{issue}"));
         }
+        for namespace in objects.doubtful_namespaces() {
+            complain(format_args!(
+                "namespace {namespace} is not among the objects: a selector of other labels than its name does not match it"
+            ));
+        }
         ensure!(
             !objects.is_incomplete(),
             "it cannot be told while objects are unreadable"

@@ -127,6 +127,13 @@ fn report(args: &Args) -> Result<Report> {
             after.without_address()
         ));
     }
+    for (there, elsewhere, what) in [(&before, &after, "goes"), (&after, &before, "is new")] {
+        for pod in there.pods_without(elsewhere) {
+            complain(format_args!(
+                "{pod} {what}: its connections are not compared"
+            ));
+        }
+    }
     let record = match args.flows.is_empty() {
         true => None,
         false => Some(Record::read(&args.flows, &after)?),

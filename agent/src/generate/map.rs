@@ -10,13 +10,14 @@ use palisade_policy::{
     model::{Operator, Selector},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Cast;
 use crate::{
     expect::{Parties, parties},
     explain::{End, Port},
     objects::Objects,
-    source::convert::address,
+    source::{convert::address, file::values},
 };
 
 /// An entry.
@@ -43,11 +44,19 @@ enum Number {
 ///
 /// It is no map, or names somebody who is not among the objects; the text says which entry.
 pub fn links(text: &str, objects: &Objects) -> Result<Vec<Link>, String> {
-    let entries: Vec<Entry> = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let mut documents = values(text, "map").map_err(|error| error.to_string())?;
+    let (Some(document), None) = (documents.pop(), documents.pop()) else {
+        return Err("expected one list".to_owned());
+    };
+    let Value::Array(entries) = document.value else {
+        return Err("expected a list".to_owned());
+    };
     let cast = Cast::new(objects);
     let mut links = Vec::new();
-    for (at, entry) in entries.iter().enumerate() {
+    for (at, entry) in entries.into_iter().enumerate() {
         let failed = |error| format!("entry {}: {error}", at + 1);
+        let entry = serde_json::from_value::<Entry>(entry);
+        let entry = entry.map_err(|error| failed(error.to_string()))?;
         let ports = ports(&entry.ports).map_err(failed)?;
         let from = ends(&entry.from, &cast).map_err(failed)?;
         let to = ends(&entry.to, &cast).map_err(failed)?;

@@ -132,6 +132,31 @@ fn a_map_names_workloads_labels_and_what_is_outside() {
 }
 
 #[test]
+fn a_map_becomes_policies_that_pass_lint_and_allow_what_it_says() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop/map.yaml");
+    let text = std::fs::read_to_string(file).expect("readable");
+    let before = shop();
+    let links = map::links(&text, &before).expect("a map");
+    let text = generate(&links, &options(&links, &before, &[], true));
+    let text = manifest::yaml(&text).expect("YAML");
+    let after = before.with(Objects::from_text("generated.yaml", &text));
+    let found = Report::of(&after, &BTreeSet::new());
+    assert!(!found.has(Severity::Warning), "{found:?}");
+    let expected = "
+shop/frontend -> shop/api:8080 allow
+shop/frontend -> shop/db deny
+shop/api -> shop/db:5432 allow
+shop/api -> shop/frontend:8001 deny
+shop/db -> outside deny
+outside -> shop/frontend:8000 allow
+outside -> shop/api deny
+";
+    let expected = crate::expect::parse(expected).expect("expectations");
+    let report = crate::expect::judge(&after, &expected);
+    assert!(report.holds, "{report:?}");
+}
+
+#[test]
 fn words_that_yaml_takes_for_others_are_quoted() {
     let actor = |value: &str| {
         Party::Actor(Actor {

@@ -41,7 +41,8 @@ fn what_files_do_not_say_is_filled_in() {
     let index = objects.index();
     let labels = index.namespace("shop").expect("assumed");
     assert_eq!(labels.len(), 1);
-    assert!(objects.assumed_namespaces().contains("shop"));
+    // Nobody looks at its labels.
+    assert_eq!(objects.doubtful_namespaces().count(), 0);
     let pod = index.pod(&api()).expect("made of the Deployment");
     assert!(pod.addresses.iter().all(standin::is_standin));
     assert_eq!(pod.addresses.len(), 2);
@@ -109,4 +110,31 @@ fn an_object_that_is_defined_twice_is_named_with_both_places() {
     let issues: Vec<_> = objects.issues().iter().map(ToString::to_string).collect();
     assert_eq!(issues.len(), 2, "{issues:?}");
     assert!(issues[0].contains("is defined more than once, in shop.yaml:4, shop.yaml:"));
+}
+
+#[test]
+fn pods_of_a_workload_take_on_the_template_that_is_laid_over_them() {
+    let pod = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: api-5d9c-x
+  namespace: shop
+  labels: {app: old, pod-template-hash: 5d9c}
+  ownerReferences: [{kind: ReplicaSet, name: api-5d9c, controller: true}]
+status: {podIP: 10.0.0.1}
+";
+    let objects = Objects::from_text("pod.yaml", pod).with(Objects::from_text("shop.yaml", SHOP));
+    let index = objects.index();
+    let pods: Vec<_> = index.pods().collect();
+    let [pod] = &pods[..] else { panic!("{pods:?}") };
+    assert_eq!(
+        pod.group.labels.get("app").map(|value| &**value),
+        Some("api")
+    );
+    assert_eq!(
+        (pod.group.ports.len(), pod.addresses[0]),
+        (1, [10, 0, 0, 1].into())
+    );
+    assert_eq!(objects.container_ports(&pod.name).len(), 2);
 }
