@@ -17,7 +17,7 @@ use crate::{
         program::{Programs, Role},
         tcx::{self, Tcx},
     },
-    netlink::{NetlinkError, Socket},
+    netlink::{Namespace, NetlinkError, Socket},
     pins::{Pins, PinsError},
 };
 
@@ -245,7 +245,7 @@ impl Attachments {
     }
 
     /// Reads what is on the hooks, and names those that differ from what is wanted. The next
-    /// [`reconcile`](Self::reconcile) mends them.
+    /// [`reconcile`](Self::reconcile) mends them. A device that is gone has taken its programs along, and differs from nothing.
     ///
     /// # Errors
     ///
@@ -267,9 +267,17 @@ impl Attachments {
                 },
                 found: attached.get(&(step.ifindex, step.hook)).copied(),
             })
-            .collect();
+            .collect::<Vec<_>>();
         self.attached = Some(attached);
-        Ok(drift)
+        if drift.is_empty() {
+            return Ok(drift);
+        }
+        let links = self.socket.links(Namespace::Own)?;
+        let there: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+        let drift = drift.into_iter();
+        Ok(drift
+            .filter(|drift| there.contains(&drift.ifindex))
+            .collect())
     }
 
     /// The programs of others on the hooks of a device that carry one of ours.
