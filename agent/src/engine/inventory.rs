@@ -242,7 +242,7 @@ fn read(file: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Writes what [`Inventory::tick`] returns, as a whole or not at all.
+/// Writes what [`Inventory::write_down`] returns, as a whole or not at all.
 pub(super) fn write(file: &Path, text: &[u8]) -> io::Result<()> {
     let aside = file.with_extension("new");
     fs::write(&aside, text)?;

@@ -27,6 +27,15 @@ pub(super) struct Selection {
     /// The receiver is in this namespace.
     #[arg(long, value_name = "NS", help_heading = "Filters")]
     to_namespace: Vec<String>,
+    /// Either end is a pod with this label: `KEY=VALUE`, or with any value `KEY`.
+    #[arg(short, long, value_name = "LABEL", help_heading = "Filters")]
+    label: Vec<String>,
+    /// The sender is.
+    #[arg(long, value_name = "LABEL", help_heading = "Filters")]
+    from_label: Vec<String>,
+    /// The receiver is.
+    #[arg(long, value_name = "LABEL", help_heading = "Filters")]
+    to_label: Vec<String>,
     /// Either end has this address, or one of this block.
     #[arg(long, value_name = "IP|CIDR", help_heading = "Filters")]
     ip: Vec<Block>,
@@ -92,6 +101,7 @@ enum End {
 enum Test {
     Pod(End, String),
     Namespace(End, String),
+    Label(End, String),
     Address(End, Block),
     Port(End, u16),
     Protocol(String),
@@ -116,6 +126,7 @@ impl FromStr for Test {
         Ok(match (what, end) {
             ("pod", _) => Self::Pod(end, text),
             ("namespace", _) => Self::Namespace(end, text),
+            ("label", _) => Self::Label(end, text),
             ("ip", _) => Self::Address(end, value.parse()?),
             ("port", _) => {
                 let port = value.parse();
@@ -146,6 +157,10 @@ impl Test {
             Self::Namespace(end, name) => {
                 either(*end, &|party| party.namespace.as_ref() == Some(name))
             }
+            Self::Label(end, label) => either(*end, &|party| match label.split_once('=') {
+                Some((key, value)) => party.labels.get(key).is_some_and(|it| it == value),
+                None => party.labels.contains_key(label),
+            }),
             Self::Address(end, Block(block)) => either(*end, &|party| {
                 party
                     .address
@@ -218,6 +233,13 @@ impl From<&Selection> for Filters {
             add(name, texts(values, &|value| Test::Namespace(end, value)));
         }
         for (name, end, values) in [
+            ("label", End::Either, &it.label),
+            ("from-label", End::From, &it.from_label),
+            ("to-label", End::To, &it.to_label),
+        ] {
+            add(name, texts(values, &|value| Test::Label(end, value)));
+        }
+        for (name, end, values) in [
             ("ip", End::Either, &it.ip),
             ("from-ip", End::From, &it.from_ip),
             ("to-ip", End::To, &it.to_ip),
@@ -278,7 +300,8 @@ mod tests {
         Filters::from(&line.selection).take(&flow())
     }
 
-    /// The flow is from shop/web-1 (10.0.0.1) to shop/api (10.0.0.2) on 8080/TCP, denied at the receiver.
+    /// The flow is from shop/web-1 (10.0.0.1, app=web) to shop/api (10.0.0.2, app=api, tier=back) on 8080/TCP, denied at the
+    /// receiver.
     #[test]
     fn a_filter_fits_the_end_that_it_speaks_of() {
         for words in [
@@ -289,6 +312,10 @@ mod tests {
             "--to-pod shop/*",
             "--namespace shop",
             "--from-namespace shop --to-namespace shop",
+            "--label app=api",
+            "-l app --from-label app=web",
+            "--to-label tier",
+            "--not to-label=app=web",
             "--ip 10.0.0.2",
             "--from-ip 10.0.0.0/31",
             "--to-ip 10.0.0.2/32",
@@ -308,6 +335,10 @@ mod tests {
             "--from-pod shop/api",
             "--to-pod shop/web-1",
             "--namespace sho",
+            "--from-label app=api",
+            "--label tier=front",
+            "--to-label app=web",
+            "--not label=tier",
             "--from-ip 10.0.0.2",
             "--to-ip 10.0.0.0/31",
             "--from-port 8080",

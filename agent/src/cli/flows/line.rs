@@ -129,11 +129,17 @@ pub(super) mod tests {
     use crate::api::proto::{Miss, RuleName};
 
     pub(in crate::cli::flows) fn flow() -> Flow {
-        let party = |pod: &str, address: &str| Party {
+        let labels = |labels: &[(&str, &str)]| {
+            let labels = labels.iter();
+            labels
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let party = |pod: &str, address: &str, own: &[(&str, &str)]| Party {
             namespace: Some("shop".to_owned()),
             pod: Some(pod.to_owned()),
             address: address.parse().ok(),
-            labels: Default::default(),
+            labels: labels(own),
         };
         Flow {
             number: 7,
@@ -141,8 +147,8 @@ pub(super) mod tests {
             verdict: "denied".to_owned(),
             reason: "policy".to_owned(),
             direction: "ingress".to_owned(),
-            pod: party("api", "10.0.0.2"),
-            peer: party("web-1", "10.0.0.1"),
+            pod: party("api", "10.0.0.2", &[("app", "api"), ("tier", "back")]),
+            peer: party("web-1", "10.0.0.1", &[("app", "web")]),
             source: "10.0.0.1".parse().ok(),
             destination: "10.0.0.2".parse().ok(),
             source_port: 40000,
