@@ -18,6 +18,18 @@ pub const BPFFS: &str = "/sys/fs/bpf/palisade";
 /// Where the agent listens for `status` and its siblings.
 pub const SOCKET: &str = "/run/palisade/palisade.sock";
 
+/// Files beside the socket that an agent leaves to its successor, and what they are before they are whole.
+const KEPT: [&str; 4] = [PAUSE, INVENTORY, "pause.new", "inventory.new"];
+/// Until when the node is paused.
+pub const PAUSE: &str = "pause.json";
+/// Who spoke with whom.
+pub const INVENTORY: &str = "inventory.json";
+
+/// The files beside a socket that an agent leaves to its successor.
+pub fn kept(socket: &Path) -> impl Iterator<Item = PathBuf> {
+    KEPT.into_iter().map(|name| socket.with_file_name(name))
+}
+
 /// Flags of `palisade agent`; each has an environment variable.
 #[derive(Clone, Debug, Args)]
 pub struct Config {

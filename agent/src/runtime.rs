@@ -53,7 +53,7 @@ use crate::{
         record::{Record, Records},
         server::{Gate, Server as Plugins},
     },
-    config::{Config, Mode, plugin_folder},
+    config::{Config, INVENTORY, Mode, PAUSE, plugin_folder},
     engine::{
         self, Engine, Event, Outlets, Summary,
         inventory::Inventory,
@@ -83,6 +83,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BEAT: Duration = Duration::from_secs(5);
 /// How long the engine may take to end the update under way.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long it may take until the thread is heard of that another's end is due to.
+const CAUSE: Duration = Duration::from_secs(1);
 /// Events that are read at once.
 const EVENTS: usize = 256;
 /// Readings that may wait for the engine; what comes then is lost, and counted.
@@ -304,8 +306,8 @@ impl Agent {
                 Mode::Enforce => model::Mode::Enforce,
                 Mode::Audit => model::Mode::Audit,
             };
-            let modes = Modes::new(mode, kernel_config.socket.with_file_name("pause.json"));
-            let file = kernel_config.socket.with_file_name("inventory.json");
+            let modes = Modes::new(mode, kernel_config.socket.with_file_name(PAUSE));
+            let file = kernel_config.socket.with_file_name(INVENTORY);
             let inventory = Inventory::open(file, node, Timestamp::now());
             let kept = (modes, inventory);
             Engine::new(node, kernel, scanner, records, kept, outlets).run(&events);
@@ -351,6 +353,10 @@ impl Agent {
                 _ = interrupt.recv() => break,
                 Some(result) = self.ended.recv() => {
                     result?;
+                    // What fails in one thread ends others, and they may be heard of first.
+                    while let Ok(Some(result)) = tokio::time::timeout(CAUSE, self.ended.recv()).await {
+                        result?;
+                    }
                     anyhow::bail!("a thread ended early");
                 }
                 Ok(opened) = &mut self.opened, if api.is_none() => api = Some(self.serve(opened)?),

@@ -126,6 +126,9 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
         let program = program.map(|program| program.display().to_string());
         report.removed.extend(program);
     }
+    for file in config::kept(socket) {
+        report.removed.extend(gone(&file, fs::remove_file(&file))?);
+    }
     let records = gone(records, fs::remove_dir_all(records))?;
     report.removed.extend(records);
     remove_folder(socket)?;
@@ -138,6 +141,7 @@ fn left(places: &Places, links: &BTreeSet<u32>) -> anyhow::Result<Vec<String>> {
     let found = uninstall::remains(&places.bpffs, links).context("while looking for traces")?;
     let mut left: Vec<_> = found.iter().map(ToString::to_string).collect();
     let mut files = vec![places.records.clone(), places.socket.clone()];
+    files.extend(config::kept(&places.socket));
     files.retain(|path| path.symlink_metadata().is_ok());
     if let Some(folders) = &places.plugin {
         files.extend(traces(folders)?);

@@ -604,15 +604,15 @@ fn denied_packets_are_logged_and_counted_with_the_policies_that_isolate() -> Res
         .context("a line")?;
     let line: Value = serde_json::from_str(line)?;
     for (key, expected) in [
-        ("pod", json!("x/server")),
-        ("peer", json!("x/other")),
-        ("direction", json!("ingress")),
-        ("port", json!(PORT)),
-        ("protocol", json!("TCP")),
-        ("reason", json!("policy")),
-        ("policies", json!("only-client")),
+        ("/pod/pod", json!("server")),
+        ("/peer/pod", json!("other")),
+        ("/direction", json!("ingress")),
+        ("/destinationPort", json!(PORT)),
+        ("/protocol", json!("TCP")),
+        ("/reason", json!("policy")),
+        ("/policies", json!(["only-client"])),
     ] {
-        assert_eq!(line[key], expected, "{key}: {line}");
+        assert_eq!(line.pointer(key), Some(&expected), "{key}: {line}");
     }
     let (code, metrics) = site.http("/metrics")?;
     assert_eq!(code, 200);

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -169,6 +170,9 @@ impl Pending {
     fn begin(attempt: Attempt<'_>) -> io::Result<Result<Self, Outcome>> {
         let Attempt { to, protocol, .. } = attempt;
         let socket = socket::open(protocol, to.ip())?;
+        if matches!(protocol, Protocol::Tcp | Protocol::Udp) {
+            socket::take_port(&socket, to.ip())?;
+        }
         let begun = Instant::now();
         let tag = ephemeral_tag();
         let request = match protocol {
@@ -260,13 +264,11 @@ impl Pending {
     }
 }
 
-/// A tag that no association of this process has, its upper half a port outside the kernel's range.
+/// A tag that no association of this process has, its upper half a port of its own.
 fn ephemeral_tag() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let port = 10_000 + number % 20_000;
-    port << 16 | (number & 0xffff) | 1
+    u32::from(socket::own_port()) << 16 | (number & 0xffff) | 1
 }
 
 fn outcome(error: &io::Error) -> Outcome {

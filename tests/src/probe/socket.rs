@@ -2,8 +2,9 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use rustix::net::{
@@ -46,6 +47,27 @@ pub(super) fn serve(protocol: Protocol, at: SocketAddr) -> io::Result<OwnedFd> {
         listen(&socket, 4096)?;
     }
     Ok(socket)
+}
+
+/// A port outside the kernel's range that this process has not used for long.
+pub(super) fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000
+}
+
+/// Gives a socket such a port. One that the kernel chose may have been another's a moment ago, and a translation that was
+/// made for that one would hold for this one too.
+pub(super) fn take_port(socket: impl AsFd, to: IpAddr) -> io::Result<()> {
+    let any = match to {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    loop {
+        match bind(&socket, &SocketAddr::new(any, own_port())) {
+            Err(rustix::io::Errno::ADDRINUSE) => {}
+            done => return Ok(done?),
+        }
+    }
 }
 
 /// Begins to connect.

@@ -10,7 +10,8 @@ use crate::{
     explain::ports,
     index::Index,
     model::{
-        Block, Key, Operator, Peer, Peers, Policy, PortNumber, Ports, Requirement, Rule, Selector,
+        Block, Key, Mode, Operator, Peer, Peers, Policy, PortNumber, Ports, Requirement, Rule,
+        Selector,
     },
     table::Direction,
 };
@@ -36,6 +37,8 @@ pub(super) fn check(index: &Index, findings: &mut Vec<Finding>) {
             .filter_map(|first| by_first.get(&(namespace, first)))
             .flatten()
             .filter(|wider| covers_selector(&wider.selector, &policy.selector))
+            // What is staged allows nothing yet.
+            .filter(|wider| counts_for(wider, policy))
             .collect();
         for direction in [Direction::Ingress, Direction::Egress] {
             let own = rules(policy, direction).unwrap_or_default();
@@ -52,7 +55,8 @@ pub(super) fn check(index: &Index, findings: &mut Vec<Finding>) {
                         // Of two that swallow each other the later one is named.
                         let later = (&other.name, place) < (&policy.name, at);
                         let mutual = || {
-                            covers_selector(&policy.selector, &other.selector)
+                            counts_for(policy, other)
+                                && covers_selector(&policy.selector, &other.selector)
                                 && covers_rule(rule, wide)
                         };
                         !is_it && covers_rule(wide, rule) && (later || !mutual())
@@ -73,6 +77,11 @@ pub(super) fn check(index: &Index, findings: &mut Vec<Finding>) {
             }
         }
     }
+}
+
+/// Whether what a policy allows is allowed wherever the other is asked: a staged one is asked beside staged ones alone.
+fn counts_for(policy: &Policy, other: &Policy) -> bool {
+    policy.mode == Mode::Enforce || other.mode == Mode::Audit
 }
 
 /// Whether whoever matches the narrow one matches the wide one.
