@@ -116,7 +116,7 @@ impl Run<'_> {
         for (number, step) in case.steps.iter().enumerate() {
             cluster.apply(step)?;
             cluster.populate(lab)?;
-            let looked = self.look(lab, &cluster, manifests, &step.probes);
+            let looked = self.look(lab, &cluster, (manifests, agents), &step.probes);
             looked.with_context(|| {
                 let logs = agents.iter_mut().map(|agent| agent.process().log());
                 format!("step {number}; the agents:\n{}", logs.collect::<String>())
@@ -129,7 +129,7 @@ impl Run<'_> {
         &self,
         lab: &Lab,
         cluster: &Cluster,
-        manifests: &mut Manifests,
+        (manifests, agents): (&mut Manifests, &[Agent]),
         probes: &[Probe],
     ) -> anyhow::Result<()> {
         let both = !self.case.has_blocks() && self.case.topology.externals.is_empty();
@@ -137,6 +137,9 @@ impl Run<'_> {
         let each = |family: u8| probes.iter().map(move |probe| probe.check(family));
         let mut checks: Vec<_> = families.into_iter().flat_map(each).collect();
         manifests.sync(&cluster.objects())?;
+        for agent in agents {
+            wait_until_known(agent, cluster)?;
+        }
         lab.expect(&checks, PATIENCE).context("by pod address")?;
         if !self.services {
             return Ok(());
@@ -150,6 +153,46 @@ impl Run<'_> {
         lab.expect_at(&checks, PATIENCE, &address)
             .context("through Services that the agent does not know")
     }
+}
+
+/// Waits until an agent enforces what the cluster says: before that, silence is no proof of it on a busy machine.
+fn wait_until_known(agent: &Agent, cluster: &Cluster) -> anyhow::Result<()> {
+    let mut index = Index::default();
+    for object in cluster.model() {
+        index.apply(object);
+    }
+    let end = Instant::now() + PATIENCE.settle;
+    // What is told of policies may be a turn ahead of what is written.
+    let mut told = 0;
+    while told < 2 {
+        let status = agent.status()?;
+        let mut local = index.pods().filter(|pod| {
+            pod.counts() && pod.node.as_deref() == Some(&*status.node) && !pod.addresses.is_empty()
+        });
+        let known = local.all(|pod| {
+            let listed = status.pods.iter().find(|listed| {
+                (&*listed.namespace, &*listed.name) == (&*pod.name.namespace, &*pod.name.name)
+            });
+            let policies = |of: fn(&model::Policy) -> bool| -> Vec<String> {
+                index
+                    .policies_of(&pod.name.namespace)
+                    .filter(|policy| of(policy) && policy.selector.matches(&pod.group.labels))
+                    .map(|policy| policy.name.name.to_string())
+                    .collect()
+            };
+            listed.is_some_and(|listed| {
+                listed.enforced
+                    && listed.ingress.policies == policies(|policy| policy.ingress.is_some())
+                    && listed.egress.policies == policies(|policy| policy.egress.is_some())
+            })
+        });
+        told = if known { told + 1 } else { 0 };
+        anyhow::ensure!(Instant::now() < end, "not in force: {status:#?}");
+        if !known {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
 }
 
 /// Takes away what egress policies do not allow to the address of a Service that nobody told of, which
