@@ -27,14 +27,15 @@ const TOOLS: &[setup::Program] = &[
 
 /// What builds in folders of its own or waits for most of its time. Clusters and the kernels' guests run the release
 /// binary; there is one cluster at a time, and the second waits most.
-const BESIDE: &[Group] = &[
+const BESIDE_LINTS: &[Group] = &[
     &[("release binary", "dist")],
     &[("cluster", "cluster check first")],
-    &[
-        ("other cluster", "cluster check second"),
-        ("kernels", "kernels"),
-    ],
 ];
+/// The tests have networks of their own to wait for: two clusters beside them are more than a small machine carries.
+const BESIDE_TESTS: &[Group] = &[&[
+    ("other cluster", "cluster check second"),
+    ("kernels", "kernels"),
+]];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -55,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return report.finish();
     }
     let beside = (!options.quick)
-        .then(|| Beside::start(BESIDE))
+        .then(|| Beside::start(BESIDE_LINTS))
         .transpose()?;
     report.step("format", |_| lint::format());
     report.step("tidy", |_| tidy::run());
@@ -70,6 +71,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report.step("licences", |_| lint::licences());
     // Built before anything runs that looks at the clock.
     report.step("parts of a cluster", |_| cluster::prepare());
+    report.step("build of tests", |_| {
+        prepare().and_then(|_| programs::build().map(drop))
+    });
+    report.join(beside);
+    let beside = Beside::start(BESIDE_TESTS)?;
     report.step("tests", |tally| tests(0..=HIGHEST, tally));
     report.join(beside);
     report.finish()

@@ -22,7 +22,7 @@ use crate::{cluster::components, lint, shell, workspace};
 const AT_ONCE: usize = 2;
 
 /// A program of tests.
-struct Program {
+pub(super) struct Program {
     /// Package and target.
     name: String,
     /// The package's folder, where its tests run.
@@ -73,7 +73,7 @@ pub(super) fn run(
 }
 
 /// Builds all of them.
-fn build() -> Result<Vec<Program>> {
+pub(super) fn build() -> Result<Vec<Program>> {
     let metadata = workspace::metadata()?;
     let mut cargo = lint::host("cargo test");
     cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
