@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use palisade_policy::model::{Mode, Namespace};
 use serde::{Deserialize, Serialize};
 
+use super::inventory;
 use crate::api::proto::{AuditStatus, AuditedNamespace};
 
 /// See the module. Times are seconds since the epoch.
@@ -104,9 +105,7 @@ impl Modes {
         match until {
             Some(until) => {
                 let until = Timestamp::from_second(until).map_err(io::Error::other)?;
-                let aside = self.file.with_extension("new");
-                fs::write(&aside, serde_json::to_vec(&Pause { until })?)?;
-                fs::rename(&aside, &self.file)?;
+                inventory::write(&self.file, &serde_json::to_vec(&Pause { until })?)?;
             }
             None => match fs::remove_file(&self.file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
