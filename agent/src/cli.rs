@@ -24,6 +24,7 @@ mod generate;
 mod lint;
 mod objects;
 mod pause;
+mod probe;
 mod scope;
 mod simulate;
 mod status;
@@ -59,6 +60,12 @@ enum Command {
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
     /// 3 when it cannot be told.
     Explain(explain::Args),
+    /// Open real connections from a pod of a cluster, and tell which verdicts they met.
+    ///
+    /// They are opened by an ephemeral container of Palisade's image, which ends with the probe.
+    ///
+    /// Exits 0 when policy lets all of them pass, 1 when it does not, 2 for wrong usage, 3 when it cannot be told.
+    Probe(probe::Args),
     /// Sum up what policies in audit would have cut: each of them, how often, since when, and by whom.
     ///
     /// Exits 0, or 3 when no agent can be asked.
@@ -160,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => Ok(status::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Probe(args) => Ok(probe::run(&args)),
         Command::Audit(args) => Ok(audit::run(&args)),
         Command::Pause(args) => Ok(pause::run(&args)),
         Command::Lint(args) => Ok(lint::run(&args)),

@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// The pods of a namespace, in which programs can be run.
-    fn pods(&self, namespace: &str) -> Api<Pod> {
+    pub(crate) fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
     }
 }

@@ -85,6 +85,8 @@ pub enum Event {
         last: usize,
         /// Only those whose number is higher.
         after: u64,
+        /// Whether allowed flows are to be told of, too, for a while from now on.
+        allowed: bool,
         /// Who asks.
         reply: oneshot::Sender<Page>,
     },
@@ -139,6 +141,8 @@ const TURN: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 /// How often everything is looked at anew: what no event told of is found and mended.
 const RESYNC: Duration = Duration::from_secs(15);
+/// For how long allowed flows are told of after somebody has asked for them: whoever follows asks again.
+const LISTENED: Duration = Duration::from_secs(10);
 /// How soon a failed update is tried again, and at last how often.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 
@@ -199,6 +203,8 @@ pub struct Engine {
     failure: Option<String>,
     /// What others have changed so far.
     drift: Drift,
+    /// Until when somebody wants to be told of allowed flows.
+    listened: Option<Instant>,
     flows: flows::Log,
     modes: Modes,
     inventory: Inventory,
@@ -272,6 +278,7 @@ impl Engine {
             revision: 0,
             failure: None,
             drift: Drift::default(),
+            listened: None,
             flows: flows::Log::new(flow_log, Instant::now()),
             modes,
             inventory,
@@ -324,6 +331,9 @@ impl Engine {
                 self.kernel.collect(now);
                 self.flows.tick(now);
                 self.end_modes();
+                if self.listened.is_some_and(|until| until <= now) {
+                    self.listen(None);
+                }
                 self.keep_inventory();
             }
         }
@@ -367,7 +377,15 @@ impl Engine {
                 };
                 drop(reply.send(answer));
             }
-            Event::Page { last, after, reply } => {
+            Event::Page {
+                last,
+                after,
+                allowed,
+                reply,
+            } => {
+                if allowed {
+                    self.listen(Some(Instant::now() + LISTENED));
+                }
                 drop(reply.send(self.flows.page(last, after)));
             }
             Event::Stop => {}
@@ -438,6 +456,14 @@ impl Engine {
             }
         }
         self.expect();
+    }
+
+    /// Has allowed flows told of until then, or only if the agent was started so.
+    fn listen(&mut self, until: Option<Instant>) {
+        if let Err(error) = self.kernel.report_allowed(until.is_some()) {
+            tracing::warn!(%error, "whether allowed flows are told of cannot be changed");
+        }
+        self.listened = until;
     }
 
     /// Enforces what was in audit until now.

@@ -21,10 +21,14 @@ use crate::{
 };
 
 pub(crate) use self::line::parties;
-pub use self::line::{Expectation, Parties, Verdict, parse};
+pub use self::{
+    line::{Expectation, Parties, Verdict, parse},
+    probed::probe,
+};
 
 pub mod junit;
 mod line;
+mod probed;
 
 /// How the expectations of a file came out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,13 +70,8 @@ pub enum Outcome {
 /// Holds expectations against the policies among the objects.
 #[must_use]
 pub fn judge(objects: &Objects, expectations: &[Expectation]) -> Report {
-    let court = Court {
-        objects,
-        index: objects.index(),
-        nodes: objects.nodes(),
-        world: World::of(objects.model()),
-    };
-    let expectations: Vec<_> = expectations
+    let court = Court::of(objects);
+    let judged = expectations
         .iter()
         .map(|expectation| {
             let (outcome, reason) = court.judge(expectation);
@@ -84,9 +83,15 @@ pub fn judge(objects: &Objects, expectations: &[Expectation]) -> Report {
             }
         })
         .collect();
-    Report {
-        holds: expectations.iter().all(|it| it.outcome == Outcome::Holds),
-        expectations,
+    Report::of(judged)
+}
+
+impl Report {
+    fn of(expectations: Vec<Judged>) -> Self {
+        Self {
+            holds: expectations.iter().all(|it| it.outcome == Outcome::Holds),
+            expectations,
+        }
     }
 }
 
@@ -97,7 +102,16 @@ struct Court<'a> {
     world: World,
 }
 
-impl Court<'_> {
+impl<'a> Court<'a> {
+    fn of(objects: &'a Objects) -> Self {
+        Self {
+            objects,
+            index: objects.index(),
+            nodes: objects.nodes(),
+            world: World::of(objects.model()),
+        }
+    }
+
     /// The worst of all pairs, with its reason.
     fn judge(&self, expectation: &Expectation) -> (Outcome, Option<String>) {
         let ends = |parties| self.ends(parties);

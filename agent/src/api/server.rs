@@ -128,21 +128,38 @@ struct Last {
     /// Only those whose number is higher.
     #[serde(default)]
     after: u64,
+    /// Whether allowed flows are to be told of, too, for a while from now on.
+    #[serde(default)]
+    allowed: bool,
 }
 
 const fn some() -> usize {
     20
 }
 
-async fn flows(State(server): State<Server>, Query(Last { last, after }): Query<Last>) -> Response {
-    let page = server.ask(|reply| Event::Page { last, after, reply });
+async fn flows(State(server): State<Server>, Query(asked): Query<Last>) -> Response {
+    let Last {
+        last,
+        after,
+        allowed,
+    } = asked;
+    let page = server.ask(|reply| Event::Page {
+        last,
+        after,
+        allowed,
+        reply,
+    });
     page.await
         .map_or_else(gone, |page| Json(page.flows).into_response())
 }
 
 async fn counts(State(server): State<Server>) -> Response {
-    let (last, after) = (0, 0);
-    let page = server.ask(|reply| Event::Page { last, after, reply });
+    let page = server.ask(|reply| Event::Page {
+        last: 0,
+        after: 0,
+        allowed: false,
+        reply,
+    });
     page.await.map_or_else(gone, |page| {
         let (newest, lost) = (page.newest, (server.lost)());
         Json(FlowCounts { newest, lost }).into_response()

@@ -43,6 +43,10 @@ pub(super) struct Args {
     /// Go on with what comes.
     #[arg(short, long)]
     follow: bool,
+    /// Have allowed flows told of, too: the first packet of each, from now on and as long as this goes on. (Agents that
+    /// were started with --allowed-flows on always tell of them.)
+    #[arg(long)]
+    allowed: bool,
     /// End when the standard input does: who follows from afar may go away without a word.
     #[arg(long)]
     end_with_input: bool,
@@ -174,12 +178,21 @@ impl Args {
     }
 }
 
+/// A flow in a line, as it is shown of a cluster.
+pub(super) fn summary(flow: &Flow, node: &str) -> String {
+    let lines = Lines {
+        output: Output::Compact,
+        colored: false,
+    };
+    lines.line(flow, Some(node))
+}
+
 fn show(args: &Args, socket: &Path) -> Result<(), Fault> {
     let filters = Filters::from(&args.selection);
     let lines = args.lines();
     let mut out = io::stdout().lock();
     let told = counts(socket)?;
-    let all = newer(socket, 0)?;
+    let all = newer(socket, 0, args.allowed)?;
     let recent = |flow: &&Flow| {
         args.since
             .is_none_or(|since| time(flow).is_some_and(|time| time >= since))
@@ -192,7 +205,7 @@ fn show(args: &Args, socket: &Path) -> Result<(), Fault> {
     out.flush()?;
     if args.follow {
         let next = all.last().map_or(0, |flow| flow.number);
-        follow(socket, &filters, &lines, (next, told))?;
+        follow(args, socket, &filters, (next, told))?;
     }
     Ok(())
 }
@@ -204,16 +217,18 @@ fn time(flow: &Flow) -> Option<Timestamp> {
 
 /// Writes what comes after that number, and says what is lost since those counts.
 fn follow(
+    args: &Args,
     socket: &Path,
     filters: &Filters,
-    lines: &Lines,
     (mut next, mut told): (u64, FlowCounts),
 ) -> Result<(), Fault> {
+    let lines = args.lines();
     let mut out = io::stdout().lock();
     let mut answers = true;
     loop {
         thread::sleep(PERIOD);
-        let answer = counts(socket).and_then(|counts| Ok((counts, newer(socket, next)?)));
+        let answer =
+            counts(socket).and_then(|counts| Ok((counts, newer(socket, next, args.allowed)?)));
         let (counts, more) = match answer {
             Ok(answer) => answer,
             // It may be replaced.
@@ -251,8 +266,9 @@ fn counts(socket: &Path) -> Result<FlowCounts, ClientError> {
 }
 
 /// All that an agent remembers and whose number is higher.
-fn newer(socket: &Path, than: u64) -> Result<Vec<Flow>, ClientError> {
-    let path = format!("/v1/flows?last={}&after={than}", usize::MAX);
+fn newer(socket: &Path, than: u64, allowed: bool) -> Result<Vec<Flow>, ClientError> {
+    let last = usize::MAX;
+    let path = format!("/v1/flows?last={last}&after={than}&allowed={allowed}");
     client::get(socket, &path)
 }
 

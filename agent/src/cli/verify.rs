@@ -4,8 +4,14 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Exit, Output, complain, objects::Source, print, print_json};
-use crate::expect::{self, Expectation, Outcome, Report, junit};
+use super::{
+    Exit, Output, complain, objects::Source, print, print_json, probe::How, scope::block_on,
+};
+use crate::{
+    cluster::agents::Selection,
+    expect::{self, Expectation, Outcome, Report, junit},
+    objects::Objects,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,6 +23,12 @@ pub(super) struct Args {
     expect: PathBuf,
     #[command(flatten)]
     source: Source,
+    /// Open real connections from the pods of the cluster, in place of asking its policies: up to three pods of each end, by
+    /// ephemeral containers.
+    #[arg(long, conflicts_with = "manifests")]
+    probe: bool,
+    #[command(flatten)]
+    how: How,
     /// Where to write the report as JUnit XML.
     #[arg(long, value_name = "FILE")]
     junit_file: Option<PathBuf>,
@@ -56,12 +68,21 @@ fn read(args: &Args) -> Result<Vec<Expectation>> {
 
 fn verify(args: &Args, expectations: &[Expectation]) -> Result<Report> {
     let objects = args.source.load_whole()?;
-    let report = expect::judge(&objects, expectations);
+    let report = match args.probe {
+        true => block_on(probe(args, &objects, expectations))?,
+        false => expect::judge(&objects, expectations),
+    };
     if let Some(path) = &args.junit_file {
         let xml = junit::xml(&report, &args.expect.to_string_lossy());
         fs::write(path, xml).with_context(|| format!("while writing {}", path.display()))?;
     }
     Ok(report)
+}
+
+async fn probe(args: &Args, objects: &Objects, expectations: &[Expectation]) -> Result<Report> {
+    let (access, agents) = (args.source.access(), Selection::default());
+    let mut prober = args.how.prober(&access, &agents).await?;
+    Ok(expect::probe(objects, expectations, &mut prober).await)
 }
 
 fn exit(report: &Report) -> Exit {

@@ -13,17 +13,19 @@ use super::{
     Cluster, Kind,
     exec::{Container, Ended, Process},
 };
-use crate::config::SOCKET;
+use crate::{api::proto::Flow, config::SOCKET};
 
 /// By which labels the chart's agents are known, whatever the release is called.
 const LABELS: &str = "app.kubernetes.io/part-of=palisade,app.kubernetes.io/component=agent";
 /// The container of an agent's pod.
 const CONTAINER: &str = "agent";
+/// For how long an agent may take to answer, where nothing says, seconds.
+const REQUEST_TIMEOUT: u64 = 10;
 /// How many agents are asked at once.
 const AT_ONCE: usize = 32;
 
 /// Flags of commands that ask every agent.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Selection {
     /// The agents' namespace, where one may not look for them in all.
@@ -33,8 +35,18 @@ pub struct Selection {
     #[arg(long, value_name = "NODE")]
     pub node: Vec<String>,
     /// For how many seconds an agent may take to answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT)]
     pub request_timeout: u64,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            agent_namespace: None,
+            node: Vec::new(),
+            request_timeout: REQUEST_TIMEOUT,
+        }
+    }
 }
 
 /// An agent.
@@ -73,6 +85,19 @@ pub struct Answer {
     pub node: String,
     /// What the command printed; or why there is no answer.
     pub said: Result<String, String>,
+}
+
+impl Answer {
+    /// The flows that were printed, one on a line.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer, or it is none of flows; why.
+    pub fn flows(&self) -> Result<Vec<Flow>, String> {
+        let text = self.said.as_ref().map_err(Clone::clone)?;
+        let read: Result<Vec<Flow>, _> = text.lines().map(serde_json::from_str).collect();
+        read.map_err(|error| error.to_string())
+    }
 }
 
 /// The agents of a cluster, one for each node, by node.

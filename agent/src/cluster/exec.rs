@@ -53,13 +53,21 @@ impl Process {
         place: &Container,
         command: &[String],
     ) -> anyhow::Result<Self> {
-        let parameters = AttachParams::default()
-            .container(&place.container)
-            .stdin(true)
-            .max_stdout_buf_size(BUFFER)
-            .max_stderr_buf_size(BUFFER);
         let pods = cluster.pods(&place.namespace);
-        let attached = pods.exec(&place.pod, command, &parameters).await;
+        Self::of(pods.exec(&place.pod, command, &parameters(place)).await)
+    }
+
+    /// Speaks with the program that a container was started for.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Process::start`].
+    pub async fn attach(cluster: &Cluster, place: &Container) -> anyhow::Result<Self> {
+        let pods = cluster.pods(&place.namespace);
+        Self::of(pods.attach(&place.pod, &parameters(place)).await)
+    }
+
+    fn of(attached: Result<AttachedProcess, kube::Error>) -> anyhow::Result<Self> {
         let mut attached = match attached {
             Ok(attached) => attached,
             Err(error) => bail!("{}", reason(&error)),
@@ -117,6 +125,14 @@ impl Process {
         let complaint = self.complaint.await.unwrap_or_default();
         Ok((text, ended(status.as_ref(), complaint)))
     }
+}
+
+fn parameters(place: &Container) -> AttachParams {
+    AttachParams::default()
+        .container(&place.container)
+        .stdin(true)
+        .max_stdout_buf_size(BUFFER)
+        .max_stderr_buf_size(BUFFER)
 }
 
 /// Where a program reads.

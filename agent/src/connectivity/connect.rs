@@ -81,7 +81,19 @@ enum Connection {
 async fn carry_out(request: &Request, held: &Held) -> Answer {
     let begun = Instant::now();
     let patience = Duration::from_millis(request.patience_ms);
+    let (mut local, mut addresses) = (None, Vec::new());
     let said = match request.task {
+        Task::Probe { target, protocol } => {
+            let tried = probe(target, protocol, &mut local);
+            within(patience, tried).await.map(|()| None)
+        }
+        Task::Resolve { ref name } => match within(patience, resolve(name)).await {
+            Ok(found) => {
+                addresses = found;
+                Ok(None)
+            }
+            Err(outcome) => Err(outcome),
+        },
         Task::Reach {
             target,
             protocol,
@@ -118,6 +130,8 @@ async fn carry_out(request: &Request, held: &Held) -> Answer {
         id: request.id,
         outcome,
         greeting,
+        local,
+        addresses,
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -159,16 +173,62 @@ async fn open(target: SocketAddr, protocol: Protocol) -> io::Result<Connection> 
             let socket = TcpSocket::from_std_stream(sctp(target.ip())?);
             Connection::Stream(socket.connect(target).await?)
         }
-        Protocol::Udp => {
-            let any: IpAddr = match target {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpSocket::bind((any, 0)).await?;
-            socket.connect(target).await?;
-            Connection::Datagrams(socket)
-        }
+        Protocol::Udp => Connection::Datagrams(datagrams(target).await?),
     })
+}
+
+async fn datagrams(target: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(any_port(target)).await?;
+    socket.connect(target).await?;
+    Ok(socket)
+}
+
+/// Any address and any port of the target's family.
+fn any_port(target: SocketAddr) -> SocketAddr {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(any, 0)
+}
+
+/// Reaches whoever that is. By UDP any answer counts, also to what is said again and again. From where is known before
+/// anything is sent.
+async fn probe(
+    target: SocketAddr,
+    protocol: Protocol,
+    local: &mut Option<SocketAddr>,
+) -> io::Result<()> {
+    let socket = match protocol {
+        Protocol::Udp => {
+            let socket = datagrams(target).await?;
+            *local = Some(socket.local_addr()?);
+            let mut buffer = [0; LINE];
+            loop {
+                socket.send(b"?\n").await?;
+                if let Ok(received) = tokio::time::timeout(AGAIN, socket.recv(&mut buffer)).await {
+                    return received.map(drop);
+                }
+            }
+        }
+        Protocol::Tcp if target.is_ipv4() => TcpSocket::new_v4()?,
+        Protocol::Tcp => TcpSocket::new_v6()?,
+        Protocol::Sctp => TcpSocket::from_std_stream(sctp(target.ip())?),
+    };
+    socket.bind(any_port(target))?;
+    *local = Some(socket.local_addr()?);
+    let stream = socket.connect(target).await?;
+    *local = Some(stream.local_addr()?);
+    Ok(())
+}
+
+/// The addresses of a name, as the pod's own resolver has them.
+async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let found = tokio::net::lookup_host((name, 0)).await?;
+    let mut addresses: Vec<_> = found.map(|address| address.ip()).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
 }
 
 impl Connection {
@@ -263,6 +323,55 @@ mod tests {
             assert_eq!(answer.outcome, Outcome::Refused, "{protocol}");
         }
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_probe_tells_from_where_it_was_tried() -> anyhow::Result<()> {
+        let port = free_port()?;
+        let task = |protocol| Task::Probe {
+            target: SocketAddr::from(([127, 0, 0, 1], port)),
+            protocol,
+        };
+        let probe = async |protocol| {
+            let request = Request {
+                id: 1,
+                patience_ms: 300,
+                task: task(protocol),
+            };
+            carry_out(&request, &Held::default()).await
+        };
+        let refused = probe(Protocol::Tcp).await;
+        assert_eq!(refused.outcome, Outcome::Refused);
+        assert!(refused.local.is_some_and(|local| local.port() > 0));
+        // One that listens, and says nothing.
+        let _server = (
+            std::net::TcpListener::bind(("127.0.0.1", port))?,
+            std::net::UdpSocket::bind(("127.0.0.1", port))?,
+        );
+        let answered = probe(Protocol::Tcp).await;
+        assert_eq!(answered.outcome, Outcome::Answered);
+        assert!(answered.local.is_some_and(|local| local.ip().is_loopback()));
+        let silent = probe(Protocol::Udp).await;
+        assert_eq!(silent.outcome, Outcome::Silent);
+        assert!(silent.local.is_some_and(|local| local.port() > 0));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_name_has_the_addresses_that_the_resolver_knows() {
+        let resolve = async |name: &str| {
+            let request = Request {
+                id: 1,
+                patience_ms: 5000,
+                task: Task::Resolve {
+                    name: name.to_owned(),
+                },
+            };
+            carry_out(&request, &Held::default()).await
+        };
+        let found = resolve("localhost").await;
+        assert!(found.addresses.iter().all(IpAddr::is_loopback));
+        assert!(!found.addresses.is_empty());
     }
 
     #[tokio::test]

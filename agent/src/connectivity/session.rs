@@ -41,8 +41,24 @@ impl Session {
     pub async fn start(cluster: &Cluster, place: &Container) -> anyhow::Result<Self> {
         let command = ["palisade", "connectivity", "connect"].map(str::to_owned);
         let process = Process::start(cluster, place, &command).await;
-        let mut process =
+        let process =
             process.with_context(|| format!("while starting `connect` in pod {}", place.pod))?;
+        Self::with(process, place)
+    }
+
+    /// Begins one with a container that was started for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Its program cannot be spoken with.
+    pub async fn attach(cluster: &Cluster, place: &Container) -> anyhow::Result<Self> {
+        let process = Process::attach(cluster, place).await;
+        let process =
+            process.with_context(|| format!("while speaking to `connect` in pod {}", place.pod))?;
+        Self::with(process, place)
+    }
+
+    fn with(mut process: Process, place: &Container) -> anyhow::Result<Self> {
         let input = process.input().context("no standard input")?;
         let waiting = Waiting::default();
         let reader = tokio::spawn(read(process, waiting.clone()));

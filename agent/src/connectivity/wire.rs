@@ -76,6 +76,18 @@ pub enum Task {
         /// Whether to keep the connection, under the number of this request.
         hold: bool,
     },
+    /// Reach whoever that is, and be content with any answer; tell from where it was tried.
+    Probe {
+        /// Whom.
+        target: SocketAddr,
+        /// By what.
+        protocol: Protocol,
+    },
+    /// Find the addresses of a name, as programs of the pod do.
+    Resolve {
+        /// The name.
+        name: String,
+    },
     /// Say something on a connection that was kept.
     Speak {
         /// The number of the request that opened it.
@@ -94,6 +106,12 @@ pub struct Answer {
     /// Who answered, and whom it saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<Greeting>,
+    /// From where it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
+    /// The addresses of a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// How long it took.
     pub took_ms: u64,
 }

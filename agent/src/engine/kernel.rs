@@ -13,6 +13,7 @@ use palisade_common::{
     value::{Config as Told, Interface},
 };
 use palisade_dataplane::{
+    apply::StoreError,
     caps,
     dataplane::{ApplyReport, Dataplane, Settings, SlotsWanted},
     events::Events,
@@ -59,6 +60,8 @@ pub struct Kernel {
     unattached: BTreeMap<u32, String>,
     /// Other sets of maps may still be pinned.
     leftovers: bool,
+    /// What the programs are told besides verdicts, as the agent was started.
+    settings: Settings,
     /// How often the maps are read, and when next.
     verify_every: Duration,
     proof: Instant,
@@ -150,6 +153,7 @@ impl Kernel {
             roles: BTreeMap::new(),
             unattached: BTreeMap::new(),
             leftovers: pins.sets()?.len() > 1,
+            settings,
             verify_every: Duration::from_secs(config.verify_seconds),
             proof: Instant::now() + Duration::from_secs(config.verify_seconds),
             pins,
@@ -169,6 +173,19 @@ impl Kernel {
     /// It is gone and cannot be made.
     pub fn folder(&self) -> anyhow::Result<PathBuf> {
         Ok(self.pins.maps(self.set)?)
+    }
+
+    /// Has the programs tell of allowed flows, or only if the agent was started so.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub(super) fn report_allowed(&mut self, wanted: bool) -> Result<(), StoreError> {
+        let mut settings = self.settings;
+        if wanted {
+            settings.flags |= Told::REPORT_ALLOWED;
+        }
+        self.dataplane.configure(&settings)
     }
 
     /// How much a compiled state may hold.

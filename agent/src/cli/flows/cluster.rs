@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+/// The flag by which agents tell of allowed flows, too.
+const ALLOWED: &str = "--allowed";
 /// After how long an agent is asked again that answers no more: it may be replaced.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -42,10 +44,12 @@ pub(super) async fn show(args: &Args) -> Result<(), Fault> {
         args.since.map(|since| since.to_string()),
         usize::MAX.to_string(),
     );
-    let command = match &since {
-        Some(since) => ["flows", "-o", "json", "--since", since],
-        None => ["flows", "-o", "json", "--last", &last],
-    };
+    let mut command = vec!["flows", "-o", "json"];
+    match &since {
+        Some(since) => command.extend(["--since", since]),
+        None => command.extend(["--last", &last]),
+    }
+    command.extend(args.allowed.then_some(ALLOWED));
     let filters = Filters::from(&args.selection);
     let lines = args.lines();
     // What comes meanwhile comes twice rather than never; its number tells.
@@ -74,7 +78,7 @@ pub(super) async fn show(args: &Args) -> Result<(), Fault> {
 
     let (tell, mut told) = unbounded_channel();
     let followed = stream::iter(agents.iter().zip(news))
-        .map(|(agent, newest)| follow(&cluster, agent.clone(), newest, tell.clone()))
+        .map(|(agent, newest)| follow(&cluster, agent.clone(), newest, args.allowed, tell.clone()))
         .buffer_unordered(agents.len())
         .collect::<()>();
     let written = async {
@@ -109,12 +113,9 @@ pub(super) async fn show(args: &Args) -> Result<(), Fault> {
 /// The flows of all nodes by time, and the nodes that told none, and why.
 fn merge(answers: Vec<Answer>) -> (Vec<(String, Flow)>, Vec<String>) {
     let (mut flows, mut unavailable) = (Vec::new(), Vec::new());
-    for Answer { node, said } in answers {
-        let read = said.and_then(|text| {
-            let read: Result<Vec<Flow>, _> = text.lines().map(serde_json::from_str).collect();
-            read.map_err(|error| error.to_string())
-        });
-        match read {
+    for answer in answers {
+        let node = &answer.node;
+        match answer.flows() {
             Ok(read) => flows.extend(read.into_iter().map(|flow| (node.clone(), flow))),
             Err(why) => unavailable.push(format!("{node} ({why})")),
         }
@@ -139,20 +140,15 @@ async fn follow(
     cluster: &Cluster,
     mut agent: Agent,
     mut newest: u64,
+    allowed: bool,
     tell: UnboundedSender<OfNode>,
 ) {
     let all = usize::MAX.to_string();
     let mut silent = false;
     loop {
-        let command = [
-            "flows",
-            "-o",
-            "json",
-            "--follow",
-            "--end-with-input",
-            "--last",
-            &all,
-        ];
+        let mut command = vec!["flows", "-o", "json", "--follow", "--end-with-input"];
+        command.extend(["--last", &all]);
+        command.extend(allowed.then_some(ALLOWED));
         match agents::start(cluster, &agent, &command).await {
             Ok(mut process) => {
                 silent = false;

@@ -65,7 +65,7 @@ impl Lines {
         }
     }
 
-    fn line(&self, flow: &Flow, node: Option<&str>) -> String {
+    pub(super) fn line(&self, flow: &Flow, node: Option<&str>) -> String {
         let (from, to) = ends(flow);
         let source = self.end(from, flow.source_port);
         let destination = self.end(to, flow.destination_port);

@@ -104,6 +104,8 @@ mod tests {
 
     fn answer(by: Option<&str>) -> Answer {
         Answer {
+            local: None,
+            addresses: Vec::new(),
             id: 1,
             outcome: match by {
                 Some(_) => Outcome::Answered,
