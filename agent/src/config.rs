@@ -18,16 +18,24 @@ pub const BPFFS: &str = "/sys/fs/bpf/palisade";
 /// Where the agent listens for `status` and its siblings.
 pub const SOCKET: &str = "/run/palisade/palisade.sock";
 
-/// Files beside the socket that an agent leaves to its successor, and what they are before they are whole.
-const KEPT: [&str; 4] = [PAUSE, INVENTORY, "pause.new", "inventory.new"];
-/// Until when the node is paused.
+/// Where the chart's agents keep what outlives the node's next start.
+pub const STATE: &str = "/var/lib/palisade";
+
+/// Until when the node is paused: beside the socket, for it ends with the node.
 pub const PAUSE: &str = "pause.json";
-/// Who spoke with whom.
+/// Who spoke with whom: in the folder of state.
 pub const INVENTORY: &str = "inventory.json";
 
-/// The files beside a socket that an agent leaves to its successor.
-pub fn kept(socket: &Path) -> impl Iterator<Item = PathBuf> {
-    KEPT.into_iter().map(|name| socket.with_file_name(name))
+/// The files that an agent leaves to its successor, and what they are before they are whole.
+pub fn kept(socket: &Path, state: &Path) -> [PathBuf; 4] {
+    let pause = socket.with_file_name(PAUSE);
+    let inventory = state.join(INVENTORY);
+    [
+        pause.with_extension("new"),
+        pause,
+        inventory.with_extension("new"),
+        inventory,
+    ]
 }
 
 /// Flags of `palisade agent`; each has an environment variable.
@@ -67,6 +75,10 @@ pub struct Config {
     /// Where to listen for `status` and its siblings.
     #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
     pub socket: PathBuf,
+
+    /// Folder of what is to outlive the node's next start: who spoke with whom. Without it that lies beside the socket.
+    #[arg(long, value_name = "DIR", env = "PALISADE_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
 
     /// The network plugin.
     #[command(flatten)]
@@ -204,6 +216,15 @@ pub struct Plugin {
     /// What becomes of a pod whose policies are not in force by then.
     #[arg(long, value_enum, env = "PALISADE_CNI_ON_TIMEOUT", default_value_t)]
     pub cni_on_timeout: OnTimeout,
+}
+
+impl Config {
+    /// Where what outlives the node's next start is kept.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        let beside = || self.socket.with_file_name("");
+        self.state_dir.clone().unwrap_or_else(beside)
+    }
 }
 
 impl Plugin {

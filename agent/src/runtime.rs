@@ -307,7 +307,7 @@ impl Agent {
                 Mode::Audit => model::Mode::Audit,
             };
             let modes = Modes::new(mode, kernel_config.socket.with_file_name(PAUSE));
-            let file = kernel_config.socket.with_file_name(INVENTORY);
+            let file = kernel_config.state_dir().join(INVENTORY);
             let inventory = Inventory::open(file, node, Timestamp::now());
             let kept = (modes, inventory);
             Engine::new(node, kernel, scanner, records, kept, outlets).run(&events);

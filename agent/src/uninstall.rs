@@ -44,6 +44,8 @@ use crate::{
 pub mod cluster;
 mod template;
 
+/// The folder of the usual socket.
+const RUN: &str = "/run/palisade";
 /// How often a node in uninstall mode is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,8 @@ pub struct Places {
     pub bpffs: PathBuf,
     /// Where the agent listens.
     pub socket: PathBuf,
+    /// Where it keeps what outlives the node's next start.
+    pub state: PathBuf,
     /// Where plugin and agent meet.
     pub records: PathBuf,
     /// The runtime's folders, if the plugin may be there.
@@ -78,6 +82,7 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
     let Places {
         bpffs,
         socket,
+        state,
         records,
         plugin,
     } = places;
@@ -126,12 +131,14 @@ pub fn node(places: &Places) -> anyhow::Result<Report> {
         let program = program.map(|program| program.display().to_string());
         report.removed.extend(program);
     }
-    for file in config::kept(socket) {
+    for file in config::kept(socket, state) {
         report.removed.extend(gone(&file, fs::remove_file(&file))?);
     }
     let records = gone(records, fs::remove_dir_all(records))?;
     report.removed.extend(records);
-    remove_folder(socket)?;
+    for (folder, usual) in [(socket.parent(), RUN), (Some(state), config::STATE)] {
+        remove_folder(folder, Path::new(usual))?;
+    }
     report.left = left(places, &removed.links)?;
     Ok(report)
 }
@@ -141,7 +148,7 @@ fn left(places: &Places, links: &BTreeSet<u32>) -> anyhow::Result<Vec<String>> {
     let found = uninstall::remains(&places.bpffs, links).context("while looking for traces")?;
     let mut left: Vec<_> = found.iter().map(ToString::to_string).collect();
     let mut files = vec![places.records.clone(), places.socket.clone()];
-    files.extend(config::kept(&places.socket));
+    files.extend(config::kept(&places.socket, &places.state));
     files.retain(|path| path.symlink_metadata().is_ok());
     if let Some(folders) = &places.plugin {
         files.extend(traces(folders)?);
@@ -159,10 +166,9 @@ fn gone(path: &Path, removed: io::Result<()>) -> anyhow::Result<Option<String>> 
     }
 }
 
-/// Removes the folder of the socket, if it is the usual one.
-fn remove_folder(socket: &Path) -> anyhow::Result<()> {
-    let usual = socket == Path::new(config::SOCKET);
-    let Some(folder) = socket.parent().filter(|_| usual) else {
+/// Removes a folder, if it is the usual one.
+fn remove_folder(folder: Option<&Path>, usual: &Path) -> anyhow::Result<()> {
+    let Some(folder) = folder.filter(|folder| *folder == usual) else {
         return Ok(());
     };
     match fs::remove_dir(folder) {
@@ -207,6 +213,7 @@ pub async fn stay(config: &Config) -> anyhow::Result<()> {
     let places = Arc::new(Places {
         bpffs: config.bpffs.clone(),
         socket: config.socket.clone(),
+        state: config.state_dir(),
         records: plugin_folder(&config.socket),
         plugin: config.plugin.folders(),
     });

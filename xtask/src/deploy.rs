@@ -42,7 +42,7 @@ const VALUES: &[&str] = &[
      extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/a",
     "cni.enabled=false,cni.onTimeout=allow,cni.waitSeconds=30",
     "cni.confDir=,cni.binDir=/usr/libexec/cni",
-    "mode=audit,flows.log=all,flows.allowed=on,flows.eventRate=100",
+    "mode=audit,stateDir=,flows.log=all,flows.allowed=on,flows.eventRate=100",
     "cni.initContainer.enabled=true,bpf.autoMount.enabled=false",
     "cni.initContainer.enabled=true,securityContext.seLinuxOptions=null",
     "updateStrategy.type=OnDelete,updateStrategy.rollingUpdate=null,priorityClassName=,tolerations=null",

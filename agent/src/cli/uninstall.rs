@@ -21,6 +21,9 @@ pub(super) struct Args {
     /// Where the agent listens.
     #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
     socket: PathBuf,
+    /// Folder of what outlives the node's next start.
+    #[arg(long, value_name = "DIR", env = "PALISADE_STATE_DIR", default_value = crate::config::STATE)]
+    state_dir: PathBuf,
     /// Folder of the runtime's lists of network plugins.
     #[arg(
         long,
@@ -69,6 +72,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = node(&Places {
         bpffs: args.bpffs.clone(),
         socket: args.socket.clone(),
+        state: args.state_dir.clone(),
         records: plugin_folder(&args.socket),
         plugin: Some(Folders {
             lists: args.cni_conf_dir.clone(),

@@ -25,6 +25,8 @@ const ENTRY: &str = "entry in ";
 const LINKS: &str = "/sys/fs/bpf/palisade/links/";
 /// On a node it is empty until the next boot.
 const RUN_FOLDER: &str = "/run/palisade";
+/// On a node it is empty from then on.
+const STATE_FOLDER: &str = "/var/lib/palisade";
 const JOB: &str = "job/palisade-uninstall";
 /// What is made for the test.
 const OBJECTS: &str = "removal.json";
@@ -232,10 +234,12 @@ fn traces(node: &Node<'_>) -> Result<Vec<String>> {
     let entries = String::from_utf8(entries.context("run grep")?.stdout)?;
     traces.extend(entries.lines().map(|list| format!("{ENTRY}{list}")));
     // It fails where one of them is missing.
-    let mut find = node.inside(&format!("find {FOLDER} {RUN_FOLDER}"));
+    let mut find = node.inside(&format!("find {FOLDER} {RUN_FOLDER} {STATE_FOLDER}"));
     let found = find.output().context("run find")?.stdout;
     let found = String::from_utf8_lossy(&found);
-    let files = found.lines().filter(|line| *line != RUN_FOLDER);
+    let files = found
+        .lines()
+        .filter(|line| ![RUN_FOLDER, STATE_FOLDER].contains(line));
     traces.extend(files.map(str::to_owned));
     Ok(traces)
 }
