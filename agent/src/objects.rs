@@ -12,7 +12,7 @@ use std::{
 
 use palisade_policy::{
     index::Index,
-    model::{self, Name, NamedPort, Namespace, Peer, Peers},
+    model::{self, Mode, Name, NamedPort, Namespace, Peer, Peers},
     standin,
 };
 
@@ -73,6 +73,23 @@ impl Objects {
     #[must_use]
     pub fn issues(&self) -> &[Issue] {
         &self.issues
+    }
+
+    /// The same with nothing in audit: as it will be once all is enforced.
+    #[must_use]
+    pub fn enforced(mut self) -> Self {
+        for object in self.objects.values_mut() {
+            match object {
+                Object::Namespace(namespace) => {
+                    namespace.mode = Mode::Enforce;
+                    namespace.mode_until = None;
+                }
+                Object::Pod(pod) => pod.mode = Mode::Enforce,
+                Object::Policy(policy) => policy.mode = Mode::Enforce,
+                Object::Node(_) | Object::Service(_) => {}
+            }
+        }
+        self
     }
 
     /// Whether an object is missing for being unreadable.

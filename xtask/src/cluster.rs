@@ -21,9 +21,11 @@ mod examples;
 mod network;
 mod node;
 mod removal;
+mod rollout;
 mod run;
 mod starts;
 mod suite;
+mod symptoms;
 
 use cni::Cni;
 use components::Component;
@@ -64,6 +66,10 @@ pub(crate) enum Command {
     Starts(starts::Options),
     /// In the cluster that is up: `palisade connectivity test`, with Palisade or without
     Connectivity(connectivity::Options),
+    /// In the cluster that is up, with Palisade: the way from audit to enforcement of docs/rollout.md
+    Rollout,
+    /// In the cluster that is up, with Palisade: each symptom of docs/troubleshooting.md
+    Symptoms,
     /// What the tests run: the suite in one cluster, some of it, the demo policies and an
     /// uninstallation in another; connectivity in both
     Check(Check),
@@ -157,6 +163,8 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
         Command::Connectivity(options) => connectivity::run(options),
+        Command::Rollout => rollout::run(),
+        Command::Symptoms => symptoms::run(),
         Command::Check(options) => check(options.cluster),
     }
 }
@@ -208,6 +216,8 @@ fn check(only: Option<Which>) -> Result<()> {
         result = result.and(check_one(&some, || {
             suite::run(&some)?;
             examples::run()?;
+            rollout::run()?;
+            symptoms::run()?;
             removal::run()?;
             connectivity::run(&connectivity::Options::unenforced())
         }));

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use super::{Exit, Output, SOCKET, complain, objects::Source, print, print_json};
+use super::{Exit, Output, SOCKET, complain, objects::Source, print, print_json, scope::on_node};
 use crate::{
     api::{
         client,
@@ -24,9 +24,10 @@ pub(super) struct Args {
     port: Option<Port>,
     #[command(flatten)]
     source: Source,
-    /// Where the agent listens that is asked, where neither manifests nor a cluster are given.
-    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+    /// The agent that listens there [default: where neither manifests nor a cluster are given that of this node, where
+    /// there is one; else the cluster is asked].
+    #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET")]
+    socket: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -38,13 +39,15 @@ pub(super) fn run(args: &Args) -> Exit {
         to: args.to.clone(),
         port: args.port,
     };
-    let answer = match args.source.is_given() {
-        true => from_objects(&args.source, &query),
-        false => {
+    let socket = args.socket.clone();
+    let socket = socket.or_else(|| on_node().then(|| SOCKET.into()));
+    let answer = match socket.filter(|_| !args.source.is_given()) {
+        None => from_objects(&args.source, &query),
+        Some(socket) => {
             let query = serde_urlencoded::to_string(&query).map_err(|error| error.to_string());
             query.and_then(|query| {
                 let path = format!("/v1/explain?{query}");
-                client::get(&args.socket, &path).map_err(|error| error.to_string())
+                client::get(&socket, &path).map_err(|error| error.to_string())
             })
         }
     };

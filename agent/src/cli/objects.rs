@@ -16,6 +16,9 @@ pub(super) struct Source {
     /// Whether folders below those are read too.
     #[arg(short = 'R', long)]
     recursive: bool,
+    /// Judge as if nothing were in audit: as it will be once all is enforced.
+    #[arg(long)]
+    enforced: bool,
     /// How to reach the API server, whose objects are listed once. Without it as kubectl: by the variable KUBECONFIG, else
     /// the file in the home folder, else as a pod of the cluster.
     #[arg(long, value_name = "PATH")]
@@ -44,8 +47,21 @@ impl Source {
         self.recursive
     }
 
+    /// Whether everything counts as enforced.
+    pub(super) const fn is_enforced(&self) -> bool {
+        self.enforced
+    }
+
     /// Reads the files, or asks the API server.
     pub(super) fn load(&self) -> anyhow::Result<Objects> {
+        let objects = self.read()?;
+        Ok(match self.enforced {
+            true => objects.enforced(),
+            false => objects,
+        })
+    }
+
+    fn read(&self) -> anyhow::Result<Objects> {
         if self.manifests.is_empty() {
             let tell = &mut |what: &str| complain(format_args!("{what}"));
             let context = self.context.as_deref();

@@ -42,12 +42,16 @@ pub(super) enum Asked {
     Cluster,
 }
 
+/// Whether there is an agent on this node, at the usual place.
+pub(super) fn on_node() -> bool {
+    // One that is about to listen is meant, too.
+    let beside_agent = std::env::var_os("PALISADE_NODE_NAME").is_some();
+    beside_agent || Path::new(SOCKET).exists()
+}
+
 impl Scope {
     pub(super) fn asked(&self) -> Asked {
-        let usual = Path::new(SOCKET);
-        // An agent that is about to listen is the one that is meant, too.
-        let beside_agent = std::env::var_os("PALISADE_NODE_NAME").is_some();
-        self.asked_at(usual, beside_agent || usual.exists())
+        self.asked_at(Path::new(SOCKET), on_node())
     }
 
     /// Whoever speaks of a cluster means it, also on a node.

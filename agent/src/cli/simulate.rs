@@ -120,6 +120,9 @@ fn report(args: &Args) -> Result<Report> {
             "it cannot be told while the candidate is unreadable"
         );
         after = after.with(candidate);
+        if args.source.is_enforced() {
+            after = after.enforced();
+        }
     }
     if after.without_address() > 0 {
         complain(format_args!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::agents::{AgentSet, Answer};
-use crate::api::proto::Status;
+use crate::api::proto::{AuditStatus, Status};
 
 /// From which part on, in percent, a map is said to be nearly full.
 const NEARLY_FULL: u64 = 90;
@@ -166,6 +166,24 @@ fn heard(nodes: &[NodeStatus]) -> impl Iterator<Item = (&str, &Status)> + Clone 
     heard.filter_map(|node| Some((node.node.as_str(), node.status.as_ref()?)))
 }
 
+/// What is in audit as a whole: nothing is denied there.
+fn of_audit(node: &str, audit: &AuditStatus, warnings: &mut Findings) {
+    let until = |until: &Option<String>| {
+        let until = until.as_ref().map(|until| format!(" until {until}"));
+        until.unwrap_or_default()
+    };
+    if audit.all {
+        let paused = until(&audit.paused_until);
+        let message = format!("every pod is in audit{paused}: nothing is denied");
+        warnings.add(0, "audit".to_owned(), message, node);
+    }
+    for namespace in &audit.namespaces {
+        let subject = format!("namespace {}", namespace.namespace);
+        let message = format!("in audit{}: nothing is denied", until(&namespace.until));
+        warnings.add(1, subject, message, node);
+    }
+}
+
 /// What an agent says of itself and its node.
 fn of_agent(node: &str, status: &Status, errors: &mut Findings, warnings: &mut Findings) {
     for condition in status.conditions.iter().filter(|condition| !condition.ok) {
@@ -181,6 +199,7 @@ fn of_agent(node: &str, status: &Status, errors: &mut Findings, warnings: &mut F
             node,
         );
     }
+    of_audit(node, &status.audit, warnings);
     for map in &status.maps {
         let fill = percent(map.entries, map.capacity);
         if fill >= NEARLY_FULL {

@@ -138,3 +138,21 @@ status: {podIP: 10.0.0.1}
     );
     assert_eq!(objects.container_ports(&pod.name).len(), 2);
 }
+
+#[test]
+fn what_is_in_audit_counts_as_enforced_where_that_is_asked_for() {
+    let audited = SHOP.replacen(
+        "metadata: {name: api, namespace: shop}\nspec:\n  podSelector",
+        "metadata: {name: api, namespace: shop, annotations: {palisade/mode: audit}}\nspec:\n  podSelector",
+        1,
+    );
+    let objects = Objects::from_text("shop.yaml", &audited);
+    let modes = |objects: &Objects| {
+        objects
+            .policies()
+            .map(|policy| policy.mode)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(modes(&objects), [Mode::Audit]);
+    assert_eq!(modes(&objects.enforced()), [Mode::Enforce]);
+}

@@ -1,5 +1,7 @@
 use super::*;
-use crate::api::proto::{Condition, DirectionStatus, DriftStatus, MapStatus, Plugin, PodStatus};
+use crate::api::proto::{
+    AuditedNamespace, Condition, DirectionStatus, DriftStatus, MapStatus, Plugin, PodStatus,
+};
 
 fn pod(name: &str, enforced: bool) -> PodStatus {
     PodStatus {
@@ -143,4 +145,29 @@ fn a_pod_without_an_address_is_no_error() {
     starting.pods.push(pod);
     let cluster = ClusterStatus::new(vec![set(2)], vec![answer(&starting)]);
     assert!(cluster.healthy);
+}
+
+#[test]
+fn what_is_in_audit_is_a_warning() {
+    let mut paused = status("node1");
+    paused.audit.all = true;
+    paused.audit.paused_until = Some("2026-01-02T03:04:05Z".to_owned());
+    let mut other = status("node2");
+    for status in [&mut paused, &mut other] {
+        status.audit.namespaces = vec![AuditedNamespace {
+            namespace: "shop".to_owned(),
+            until: None,
+        }];
+    }
+    let cluster = ClusterStatus::new(vec![set(2)], vec![answer(&paused), answer(&other)]);
+    assert!(cluster.healthy);
+    let [brake, namespace] = cluster.warnings.as_slice() else {
+        panic!("{:?}", cluster.warnings);
+    };
+    let until = "every pod is in audit until 2026-01-02T03:04:05Z: nothing is denied";
+    assert_eq!((brake.message.as_str(), brake.nodes.len()), (until, 1));
+    assert_eq!(
+        (namespace.subject.as_str(), namespace.nodes.len()),
+        ("namespace shop", 2)
+    );
 }

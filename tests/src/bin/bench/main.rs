@@ -1,10 +1,12 @@
 //! What Palisade costs: packets, each beside a program that returns at once, in the same run; connections of a lab
-//! with and without the programs; updates of a large cluster. Prints Markdown.
+//! with and without the programs; an agent while packets
+//! are denied by the hundred thousand; updates of a large cluster. Prints Markdown.
 
 use anyhow::Result;
 use clap::Parser;
 
 mod connections;
+mod flood;
 mod packets;
 mod updates;
 
@@ -21,6 +23,7 @@ struct Cli {
 enum Part {
     Packets,
     Connections,
+    Flood,
     Updates,
 }
 
@@ -32,6 +35,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Connections) {
         connections::print()?;
+    }
+    if wanted(Part::Flood) {
+        flood::print()?;
     }
     if wanted(Part::Updates) {
         updates::print();

@@ -22,7 +22,7 @@ use palisade_tests::control_plane::{ControlPlane, Objects};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use crate::{objects, process::Cost};
+use crate::objects;
 
 const NAMESPACES: usize = 20;
 /// For how long nothing happens, and for how long pods change.

@@ -12,15 +12,13 @@ use clap::Args;
 use palisade_tests::{
     agent::Agent,
     control_plane::Fake,
+    cost::Cost,
     lab::{Cni, Lab, Plan},
     probe::{Attempt, Outcome, Protocol, attempt},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    objects::{NAMESPACES, namespace_of, pod, policy},
-    process::Cost,
-};
+use crate::objects::{NAMESPACES, namespace_of, pod, policy};
 
 const NODE: &str = "node1";
 const PORT: u16 = 8080;

@@ -6,7 +6,6 @@ use clap::Parser;
 mod crowd;
 mod latency;
 mod objects;
-mod process;
 
 /// What the watch of the API server costs.
 #[derive(Parser)]

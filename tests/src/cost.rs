@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 /// Memory and time of a process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cost {
+pub struct Cost {
     /// Memory in use, MiB, now and at most.
-    pub(crate) resident: u64,
+    pub resident: u64,
     peak: u64,
     /// Processor time in programs and in the kernel, seconds.
     user: f64,
@@ -17,7 +17,10 @@ pub(crate) struct Cost {
 
 impl Cost {
     /// Of the process with this id.
-    pub(crate) fn of(pid: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let memory = |name: &str| -> Result<u64> {
             let value = status.lines().find_map(|line| line.strip_prefix(name));
@@ -46,7 +49,8 @@ impl Cost {
     }
 
     /// Processor time since an earlier look, seconds.
-    pub(crate) fn since(&self, earlier: &Self) -> f64 {
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> f64 {
         self.user + self.system - earlier.user - earlier.system
     }
 }
