@@ -21,6 +21,7 @@ use palisade_tests::{
     site::{INTERNET, READY},
     skip_without_root,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const NODE: &str = "node1";
@@ -97,7 +98,8 @@ struct Site {
     prometheus: Process,
     agent: Agent,
     lab: Lab,
-    _relay: Relay,
+    /// The agent's way to the API server.
+    relay: Relay,
 }
 
 impl Site {
@@ -125,18 +127,9 @@ impl Site {
         for folder in &folders {
             fs::create_dir(folder)?;
         }
-        fs::write(folders[0].join("10-x.conflist"), LIST)?;
-        let [lists, programs] = folders.map(|folder| folder.display().to_string());
-        let flags = [
-            "--http",
-            &format!("0.0.0.0:{METRICS}"),
-            "--cni-conf-dir",
-            &lists,
-            "--cni-bin-dir",
-            &programs,
-        ];
-        let agent = Agent::start_watching(&lab, NODE, &Agent::program()?, &kubeconfig, &flags)?;
-
+        let [lists, _] = folders;
+        fs::write(lists.join("10-x.conflist"), LIST)?;
+        let agent = start_agent(&lab, "on")?;
         let address = node.address(4).context("IPv4")?;
         let target = SocketAddr::new(address, METRICS);
         let prometheus = start_prometheus(&lab, target)?;
@@ -144,8 +137,26 @@ impl Site {
             prometheus,
             agent,
             lab,
-            _relay: relay,
+            relay,
         })
+    }
+
+    /// Waits until a query brings one sample, of that value.
+    fn expect(&mut self, query: &str, value: f64) -> Result<()> {
+        self.wait(|site| {
+            let found = site.query(query)?;
+            let is = matches!(&*found, [(_, found)] if (found - value).abs() < 0.5);
+            Ok((!is).then(|| format!("{query} is {found:?}, not {value}")))
+        })
+    }
+
+    /// Pauses the node, or ends that.
+    fn pause(&self, words: &[&str]) -> Result<()> {
+        let mut pause = Command::new(Agent::program()?);
+        pause.arg("pause").args(words);
+        let output = pause.arg("--socket").arg(self.agent.socket()).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
     }
 
     /// Whether a connection from that pod to the server stands.
@@ -174,6 +185,7 @@ impl Site {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        // It reads what it has stored.
         if head.contains(" 503 ") {
             return Ok(None);
         }
@@ -213,6 +225,23 @@ impl Site {
     }
 }
 
+/// Starts an agent, with the network plugin on or off.
+fn start_agent(lab: &Lab, plugin: &str) -> Result<Agent> {
+    let path = |name: &str| lab.path().join(name).display().to_string();
+    let flags = [
+        "--http",
+        &format!("0.0.0.0:{METRICS}"),
+        "--cni-conf-dir",
+        &path("lists"),
+        "--cni-bin-dir",
+        &path("programs"),
+        "--cni-plugin",
+        plugin,
+    ];
+    let kubeconfig = lab.path().join("kubeconfig");
+    Agent::start_watching(lab, NODE, &Agent::program()?, &kubeconfig, &flags)
+}
+
 /// Starts one on the host outside, with the alerts of the chart, each raised at once.
 fn start_prometheus(lab: &Lab, target: SocketAddr) -> Result<Process> {
     let folder = lab.path().join("prometheus");
@@ -246,6 +275,14 @@ fn start_prometheus(lab: &Lab, target: SocketAddr) -> Result<Process> {
         ))
         .arg(format!("--web.listen-address=127.0.0.1:{PROMETHEUS}"));
     lab.start(command, "prometheus.log")
+}
+
+fn namespace(annotations: Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "x", "annotations": annotations},
+    })
 }
 
 fn pod(name: &str, addresses: &[String]) -> Value {
@@ -291,9 +328,8 @@ fn queries() -> Result<Vec<String>> {
     queries.collect()
 }
 
-#[test]
-fn every_query_of_the_dashboard_brings_data_and_a_pod_that_is_not_enforced_raises_its_alert()
--> Result<()> {
+/// A cluster, and the site in it once it is enforced.
+fn with_site(test: impl FnOnce(&mut Site, &mut Objects<'_>) -> Result<()>) -> Result<()> {
     if skip_without_root() || skip_without_assets() || skip_without("prometheus") {
         return Ok(());
     }
@@ -305,66 +341,115 @@ fn every_query_of_the_dashboard_brings_data_and_a_pod_that_is_not_enforced_raise
         let log = site.agent.process();
         ensure!(Instant::now() < end, "not enforced\n{}", log.log());
     }
+    test(&mut site, &mut objects)
+}
 
-    let queries = queries()?;
-    ensure!(queries.len() > 25, "{queries:?}");
-    site.wait(|site| {
-        // Traffic of both kinds, so that there is something to show.
-        site.reaches("other")?;
-        site.reaches("client")?;
-        for query in &queries {
-            if site.query(query)?.is_empty() {
-                return Ok(Some(format!("no data: {query}")));
+#[test]
+fn every_query_of_the_dashboard_brings_data_and_a_pod_that_is_not_enforced_raises_its_alert()
+-> Result<()> {
+    with_site(|site, objects| {
+        let queries = queries()?;
+        ensure!(queries.len() > 25, "{queries:?}");
+        site.wait(|site| {
+            // Traffic of both kinds, so that there is something to show.
+            site.reaches("other")?;
+            site.reaches("client")?;
+            for query in &queries {
+                if site.query(query)?.is_empty() {
+                    return Ok(Some(format!("no data: {query}")));
+                }
             }
-        }
-        Ok(None)
-    })?;
-    let denied =
-        "palisade_verdict_packets_total{verdict='denied', reason='policy', direction='ingress'}";
-    for (query, expected) in [
-        (&*format!("rate({denied}[10s]) > 0"), None),
-        ("palisade_pods{state='unenforced'}", Some(1.0)),
-        ("palisade_pods{state='enforced'}", Some(3.0)),
-        ("palisade_condition{condition='source'}", Some(1.0)),
-        ("palisade_plugin_installed", Some(1.0)),
-        (
-            "min(palisade_watch_last_event_timestamp_seconds) > bool time() - 900",
-            Some(1.0),
-        ),
-    ] {
+            Ok(None)
+        })?;
+        let denied = "palisade_verdict_packets_total{verdict='denied', reason='policy', direction='ingress'}";
         site.wait(|site| {
             site.reaches("other")?;
-            let found = site.query(query)?;
-            let is = |value: f64| expected.is_none_or(|expected| (value - expected).abs() < 0.5);
-            let as_expected = matches!(&*found, [(_, value)] if is(*value));
-            Ok((!as_expected).then(|| format!("{query}: {found:?}")))
+            let found = site.query(&format!("rate({denied}[10s])"))?;
+            let grows = matches!(&*found, [(_, rate)] if *rate > 0.0);
+            Ok((!grows).then(|| format!("{denied}: {found:?}")))
         })?;
-    }
-    let series = site.query("scrape_samples_scraped")?;
-    let (_, series) = series.first().context("nothing is scraped")?;
-    println!("an agent has {series} series");
-    ensure!(*series < SERIES, "{series} series");
+        site.expect("palisade_pods{state='unenforced'}", 1.0)?;
+        site.expect("palisade_pods{state='enforced'}", 3.0)?;
+        site.expect("palisade_condition{condition='source'}", 1.0)?;
+        let series = site.query("scrape_samples_scraped")?;
+        let (_, series) = series.first().context("nothing is scraped")?;
+        println!("an agent has {series} series");
+        ensure!(*series < SERIES, "{series} series");
 
-    // Each rule was asked, and the one that has a reason is raised.
-    site.wait(|site| {
-        let rules = site.ask("/api/v1/rules")?.unwrap_or_default();
-        let groups = rules["groups"].as_array().into_iter().flatten();
-        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
-        let rules: Vec<_> = rules.collect();
-        let asked = rules.iter().filter(|rule| rule["health"] == "ok").count();
-        let firing: BTreeSet<_> = rules
-            .iter()
-            .filter(|rule| rule["state"] == "firing")
-            .filter_map(|rule| rule["name"].as_str())
-            .collect();
-        let expected = firing == ["PalisadePodsNotEnforced"].into();
-        let all = rules.len() > 5 && asked == rules.len();
-        Ok((!all || !expected).then(|| format!("{asked} of {} asked, {firing:?}", rules.len())))
-    })?;
-    // And not any more when it has none.
-    objects.delete(&pod("ghost", &["10.244.99.99".to_owned()]))?;
-    site.wait(|site| {
-        let raised = site.query("ALERTS{alertname='PalisadePodsNotEnforced'}")?;
-        Ok((!raised.is_empty()).then(|| format!("{raised:?}")))
+        // Each rule was asked, and the one that has a reason is raised.
+        site.wait(|site| {
+            let rules = site.ask("/api/v1/rules")?.unwrap_or_default();
+            let groups = rules["groups"].as_array().into_iter().flatten();
+            let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+            let rules: Vec<_> = rules.collect();
+            let asked = rules.iter().filter(|rule| rule["health"] == "ok").count();
+            let firing: BTreeSet<_> = rules
+                .iter()
+                .filter(|rule| rule["state"] == "firing")
+                .filter_map(|rule| rule["name"].as_str())
+                .collect();
+            let expected = firing == ["PalisadePodsNotEnforced"].into();
+            let all = rules.len() > 5 && asked == rules.len();
+            Ok(
+                (!all || !expected)
+                    .then(|| format!("{asked} of {} asked, {firing:?}", rules.len())),
+            )
+        })?;
+        // And not any more when it has none.
+        objects.delete(&pod("ghost", &["10.244.99.99".to_owned()]))?;
+        site.wait(|site| {
+            let raised = site.query("ALERTS{alertname='PalisadePodsNotEnforced'}")?;
+            Ok((!raised.is_empty()).then(|| format!("{raised:?}")))
+        })
+    })
+}
+
+#[test]
+fn what_is_in_audit_and_when_the_server_was_heard_and_whether_the_plugin_is_missing_is_measured()
+-> Result<()> {
+    with_site(|site, objects| {
+        for (scope, value) in [("mode", 0.0), ("pause", 0.0), ("namespaces", 0.0)] {
+            site.expect(&format!("palisade_audit{{scope='{scope}'}}"), value)?;
+        }
+        objects.apply(&namespace(json!({"palisade/mode": "audit"})))?;
+        site.expect("palisade_audit{scope='namespaces'}", 1.0)?;
+        objects.apply(&namespace(json!({"palisade/mode": "enforce"})))?;
+        site.expect("palisade_audit{scope='namespaces'}", 0.0)?;
+        site.pause(&["--for", "1h"])?;
+        site.expect("palisade_audit{scope='pause'}", 1.0)?;
+        site.pause(&["--end"])?;
+        site.expect("palisade_audit{scope='pause'}", 0.0)?;
+
+        // A watch that is opened anew is heard of, though there is no news and nothing is listed.
+        let heard = "palisade_watch_last_event_timestamp_seconds{kind='Service'}";
+        let lists = "palisade_watch_lists_total{kind='Service'}";
+        let before = site.query(heard)?;
+        let (_, before) = before.first().context("the server was not heard")?;
+        site.relay.cut();
+        site.wait(|site| {
+            let now = site.query(heard)?;
+            let moved = matches!(&*now, [(_, now)] if now > before);
+            Ok((!moved).then(|| format!("{before}, then {now:?}")))
+        })?;
+        site.expect(lists, 1.0)?;
+
+        site.expect("palisade_plugin_installed", 1.0)?;
+        site.agent.process().signal(Signal::TERM)?;
+        site.agent.process().wait(READY)?;
+        site.agent = start_agent(&site.lab, "off")?;
+        site.wait(|site| {
+            let plugin = site.agent.status().ok().and_then(|status| status.plugin);
+            let off = plugin.as_ref().is_some_and(|it| !it.wanted);
+            Ok((!off).then(|| format!("{plugin:?}")))
+        })?;
+        // What the agent says of itself follows within a second.
+        let since = site.query("vector(time())")?;
+        let (_, since) = since.first().context("no time")?;
+        site.expect(
+            &format!("timestamp(palisade_build_info) > bool {since} + 2"),
+            1.0,
+        )?;
+        assert_eq!(site.query("palisade_plugin_installed")?, []);
+        Ok(())
     })
 }
