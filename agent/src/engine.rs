@@ -131,8 +131,21 @@ pub struct Summary {
     pub maps: Vec<MapStatus>,
     /// The highest slot in use.
     pub slots: u16,
-    /// Whether the network plugin is installed, where it should be.
+    /// Whether the network plugin is installed, where it is to be.
     pub plugin: Option<bool>,
+    /// What denies nothing.
+    pub audit: Audited,
+}
+
+/// What is in audit as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audited {
+    /// All pods of the node, as the agent was started.
+    pub mode: bool,
+    /// All pods of the node, until a pause ends.
+    pub pause: bool,
+    /// So many namespaces.
+    pub namespaces: usize,
 }
 
 /// Events of one turn: enough that a burst is one update, and not so many that nothing is ever done.

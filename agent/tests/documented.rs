@@ -134,6 +134,7 @@ fn every_key_of_the_status_is_documented() {
             name: None,
         }],
         plugin: Some(Plugin {
+            wanted: true,
             installed: false,
             list: Some(text()),
             reason: Some(text()),

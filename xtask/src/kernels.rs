@@ -16,19 +16,18 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
+    debian::{Debian, Kernel, Program},
     dist::{self, Target},
     setup, workspace,
 };
 
 mod archive;
 mod console;
-mod debian;
 mod guest;
 mod modules;
 
 use archive::Guest;
 use console::{Console, End};
-use debian::{Debian, Kernel, Program};
 use guest::Machine;
 
 /// A kernel of Debian's.

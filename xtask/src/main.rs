@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cluster;
+mod debian;
 mod demo;
 mod deploy;
 mod dist;

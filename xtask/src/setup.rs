@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    debian::Debian,
     dist::Target,
     shell::{self, command},
     toolchain,
@@ -49,6 +50,7 @@ pub(crate) fn run() -> Result<()> {
     target(Target::host()?.triple())?;
     deny()?;
     validator()?;
+    Debian::new(Target::host()?)?.prometheus()?;
     println!("everything is there");
     Ok(())
 }

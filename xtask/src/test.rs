@@ -8,6 +8,8 @@ use clap::Args;
 use self::report::{Beside, Group, Report, Tally};
 use crate::{
     cluster::{self, components},
+    debian::Debian,
+    dist::Target,
     lint, setup, tidy,
 };
 
@@ -95,6 +97,12 @@ fn prepare() -> Result<Option<PathBuf>> {
     // Tests look for them where they are built.
     if let Err(error) = components::beside_agents(components::DEFAULT) {
         println!("there are no parts of a node for tests: {error:#}");
+    }
+    if let Err(error) = Target::host()
+        .and_then(Debian::new)
+        .and_then(|debian| debian.prometheus())
+    {
+        println!("there is no Prometheus for tests: {error:#}");
     }
     let assets = components::control_plane(components::DEFAULT);
     Ok(assets

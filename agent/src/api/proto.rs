@@ -97,6 +97,9 @@ pub struct DriftStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plugin {
+    /// Whether it is to be there: it is not where it was switched off.
+    #[serde(default)]
+    pub wanted: bool,
     /// Whether it is in the list that the runtime reads.
     pub installed: bool,
     /// The list.

@@ -48,11 +48,13 @@ pub fn keep(
         };
         let state = match list {
             Ok(list) => Plugin {
+                wanted: entry.is_some(),
                 installed: true,
                 list: Some(list.display().to_string()),
                 reason: None,
             },
             Err(error) => Plugin {
+                wanted: entry.is_some(),
                 installed: false,
                 list: None,
                 reason: Some(format!("{error:#}")),

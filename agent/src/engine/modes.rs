@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use palisade_policy::model::{Mode, Namespace};
 use serde::{Deserialize, Serialize};
 
-use super::inventory;
+use super::{Audited, inventory};
 use crate::api::proto::{AuditStatus, AuditedNamespace};
 
 /// See the module. Times are seconds since the epoch.
@@ -126,6 +126,15 @@ impl Modes {
         self.audited.values()
     }
 
+    /// How much is in audit at that time.
+    pub(super) fn audited(&self, now: i64) -> Audited {
+        Audited {
+            mode: self.configured == Mode::Audit,
+            pause: self.paused_until(now).is_some(),
+            namespaces: self.audited.len(),
+        }
+    }
+
     pub(super) fn status(&self, now: i64) -> AuditStatus {
         AuditStatus {
             all: self.all(now) == Mode::Audit,
@@ -190,6 +199,8 @@ mod tests {
         modes.pause(Some(1_000))?;
         let successor = Modes::new(Mode::Enforce, file.clone());
         assert_eq!(successor.all(999), Mode::Audit);
+        assert!(successor.audited(999).pause);
+        assert_eq!(successor.audited(1_000), Audited::default());
         assert_eq!(successor.all(1_000), Mode::Enforce);
         modes.pause(None)?;
         assert_eq!(modes.all(0), Mode::Enforce);

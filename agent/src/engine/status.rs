@@ -37,7 +37,12 @@ impl Engine {
             issues: self.issues.len(),
             maps: self.kernel.maps(),
             slots: self.kernel.highest_slot(),
-            plugin: self.plugin.as_ref().map(|plugin| plugin.installed),
+            plugin: self
+                .plugin
+                .as_ref()
+                .filter(|plugin| plugin.wanted)
+                .map(|plugin| plugin.installed),
+            audit: self.modes.audited(seconds()),
         };
         self.summary.send_if_modified(|present| {
             let modified = **present != summary;

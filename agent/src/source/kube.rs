@@ -120,7 +120,7 @@ pub fn watch(
         let connection = Connection::new(config, Use::Requests)?;
         let mut events = Events::new(connection.client(|| {})?, node);
         let mut questions = Questions::new(connection.client(|| {})?);
-        let mut watches = Watches::new(&connection)?;
+        let mut watches = Watches::new(&connection, measures)?;
         let mut objects = Objects::new(watches.answered.keys().copied());
         let mut beat = tokio::time::interval(BEAT);
         loop {
@@ -172,14 +172,18 @@ struct Watches {
 }
 
 impl Watches {
-    fn new(connection: &Connection) -> anyhow::Result<Self> {
+    fn new(connection: &Connection, measures: &WatchMeasures) -> anyhow::Result<Self> {
         let news = Arc::new(Notify::new());
         let mut answered = HashMap::new();
-        let mut client = |kind| {
+        let mut client = |kind: Kind| {
             let flag = Arc::<AtomicBool>::default();
             answered.insert(kind, flag.clone());
-            let news = news.clone();
+            // Of a counter that appears with its first count nobody sees that it grew.
+            drop(measures.errors.get_or_create(&[("kind", kind.name())]));
+            let (news, measures) = (news.clone(), measures.clone());
+            // A watch is opened anew every few minutes, so that it is heard of where nothing happens, too.
             connection.client(move || {
+                heard(kind, &measures);
                 flag.store(true, Ordering::Relaxed);
                 news.notify_one();
             })
@@ -259,6 +263,14 @@ fn values<W>(event: Event<Partial<W>>) -> Event<Value> {
     }
 }
 
+/// The server has told something of a kind.
+fn heard(kind: Kind, measures: &WatchMeasures) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs_f64();
+    let labels = [("kind", kind.name())];
+    measures.last_event.get_or_create(&labels).set(now);
+}
+
 fn note(kind: Kind, event: &Result<Event<Value>, Error>, measures: &WatchMeasures) {
     let labels = [("kind", kind.name())];
     match event {
@@ -266,9 +278,7 @@ fn note(kind: Kind, event: &Result<Event<Value>, Error>, measures: &WatchMeasure
             if matches!(event, Event::Init) {
                 measures.lists.get_or_create(&labels).inc();
             }
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.unwrap_or_default().as_secs_f64();
-            measures.last_event.get_or_create(&labels).set(now);
+            heard(kind, measures);
         }
         Err(error) => {
             measures.errors.get_or_create(&labels).inc();

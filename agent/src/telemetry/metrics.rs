@@ -31,6 +31,9 @@ const DELAYS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
 ];
 
+/// What others may change.
+const DRIFTS: [&str; 2] = ["program", "entry"];
+
 /// What the kernel counted, of all pods together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -117,12 +120,17 @@ pub struct WatchMeasures {
 
 impl Default for Measures {
     fn default() -> Self {
+        let drift = Family::default();
+        // Of a counter that appears with its first count nobody sees that it grew.
+        for what in DRIFTS {
+            drop(drift.get_or_create(&[("what", what)]));
+        }
         Self {
             enforcement_delay: Histogram::new(DELAYS),
             apply_errors: Counter::default(),
             events_lost: Counter::default(),
             source_changes: Counter::default(),
-            drift: Family::default(),
+            drift,
             hold: Histogram::new(DELAYS),
             pods_unheld: Counter::default(),
             watch: WatchMeasures::default(),
@@ -255,6 +263,18 @@ impl Collector for State {
                 gauges.encode_descriptor("plugin_installed", help, None, MetricType::Gauge)?;
             ConstGauge::new(u64::from(installed)).encode(plugin)?;
         }
+        let audit = summary.audit;
+        family(
+            gauges,
+            "audit",
+            "What is in audit as a whole, and denies nothing",
+            [
+                ("mode", u64::from(audit.mode)),
+                ("pause", u64::from(audit.pause)),
+                ("namespaces", audit.namespaces as u64),
+            ]
+            .map(|(scope, count)| ([("scope", scope.to_owned())], count)),
+        )?;
         let help = "Problems with objects and files";
         let issues = gauges.encode_descriptor("issues", help, None, MetricType::Gauge)?;
         ConstGauge::new(summary.issues as u64).encode(issues)?;

@@ -1,4 +1,4 @@
-//! The programs of a control plane.
+//! The programs of a control plane, and what stands beside one.
 
 use std::{
     env,
@@ -7,11 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The folders, below the project's cache, into which `cargo xtask cluster` builds them.
-const BUILT: [&str; 3] = [
+/// The folders, below the project's cache, where `cargo xtask` puts them.
+const BUILT: [&str; 5] = [
     "kubernetes-1.36.3/bin",
     "etcd-3.6.5/bin",
     "cni-plugins-1.9.1/bin",
+    "prometheus-amd64/usr/bin",
+    "prometheus-arm64/usr/bin",
 ];
 
 /// Where they are.
@@ -46,5 +48,5 @@ pub fn program(name: &str) -> Result<PathBuf> {
     folders.extend(BUILT.map(|folder| base.join("palisade").join(folder)));
     let mut paths = folders.iter().map(|folder| folder.join(name));
     let found = paths.find(|path| Path::is_file(path));
-    found.with_context(|| format!("no {name}: `cargo xtask test` builds it"))
+    found.with_context(|| format!("no {name}: `cargo xtask test` brings it"))
 }

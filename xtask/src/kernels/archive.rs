@@ -5,10 +5,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{
-    debian::{Kernel, Program},
-    modules,
-};
+use super::modules;
+use crate::debian::{Kernel, Program};
 
 /// What runs first in the guest.
 const INIT: &str = "\

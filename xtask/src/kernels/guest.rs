@@ -11,8 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::debian::Kernel;
-use crate::{dist::Target, setup};
+use crate::{debian::Kernel, dist::Target, setup};
 
 /// What a guest may take: a boot is seconds, the checks some minutes.
 const PATIENCE: Duration = Duration::from_secs(900);

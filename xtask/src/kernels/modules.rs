@@ -9,7 +9,7 @@ use crate::{
     tidy::walk,
 };
 
-use super::debian::Kernel;
+use crate::debian::Kernel;
 
 /// What a lab is made of and the programs hang on. What a kernel has built in, or has not at
 /// all, is no module of it.

@@ -64,6 +64,7 @@ pub(crate) fn troubled() -> ClusterStatus {
         entries: 2,
     };
     one.plugin = Some(Plugin {
+        wanted: true,
         installed: false,
         list: None,
         reason: Some("there is no list".to_owned()),

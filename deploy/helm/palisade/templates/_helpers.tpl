@@ -26,6 +26,13 @@ app.kubernetes.io/component: agent
 {{ include "palisade.commonLabels" . }}
 {{- end }}
 
+{{- /* Those of what is about metrics. */ -}}
+{{- define "palisade.metricsLabels" -}}
+{{ include "palisade.selectorLabels" . }}
+app.kubernetes.io/component: metrics
+{{ include "palisade.commonLabels" . }}
+{{- end }}
+
 {{- /* Those of a pod that the DaemonSet does not select. */ -}}
 {{- define "palisade.hookLabels" -}}
 app.kubernetes.io/name: {{ include "palisade.name" . | trunc 53 | trimSuffix "-" }}-uninstall

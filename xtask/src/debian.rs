@@ -1,4 +1,4 @@
-//! Kernels, busybox and nft from Debian, without touching the machine's own packages.
+//! Kernels and programs from Debian, without touching the machine's own packages.
 
 use std::{
     fs,
@@ -26,14 +26,17 @@ const KEYRING: setup::Program = (
 const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// A kernel in the cache.
-pub(super) struct Kernel {
-    pub(super) release: String,
-    pub(super) image: PathBuf,
-    pub(super) modules: PathBuf,
+pub(crate) struct Kernel {
+    pub(crate) release: String,
+    pub(crate) image: PathBuf,
+    pub(crate) modules: PathBuf,
 }
 
 /// The suite of the programs that run beside any kernel.
 const PROGRAMS: &str = "trixie";
+
+/// The suite of those that run with the machine's own C library, which is no older.
+const OLD_PROGRAMS: &str = "bookworm";
 
 /// nft and all it is linked with; none of it minds an older kernel.
 const NFT: &[&str] = &[
@@ -52,27 +55,27 @@ const NFT: &[&str] = &[
 ];
 
 /// A program with the libraries that it is linked with.
-pub(super) struct Program {
-    pub(super) file: PathBuf,
-    pub(super) libraries: Vec<PathBuf>,
+pub(crate) struct Program {
+    pub(crate) file: PathBuf,
+    pub(crate) libraries: Vec<PathBuf>,
     /// Where the program looks for the linker, which is among the libraries.
-    pub(super) linker: &'static str,
+    pub(crate) linker: &'static str,
 }
 
 /// Debian's archive of one architecture, and what was fetched from it before.
-pub(super) struct Debian {
+pub(crate) struct Debian {
     cache: PathBuf,
     target: Target,
 }
 
 impl Debian {
-    pub(super) fn new(target: Target) -> Result<Self> {
+    pub(crate) fn new(target: Target) -> Result<Self> {
         let cache = toolchain::cache()?;
         Ok(Self { cache, target })
     }
 
     /// A cloud kernel of this version: one that is there, else the newest to be had.
-    pub(super) fn kernel(&self, version: &str, suite: &str) -> Result<Kernel> {
+    pub(crate) fn kernel(&self, version: &str, suite: &str) -> Result<Kernel> {
         let kernels = self.cache.join("kernels");
         let _lock = setup::lock(&kernels)?;
         let known = |release: &str| {
@@ -106,15 +109,15 @@ impl Debian {
     }
 
     /// A static busybox.
-    pub(super) fn busybox(&self) -> Result<PathBuf> {
-        let files = self.programs("busybox", &["busybox-static"])?;
+    pub(crate) fn busybox(&self) -> Result<PathBuf> {
+        let files = self.programs("busybox", PROGRAMS, &["busybox-static"])?;
         let found = files.into_iter().find(|file| file.ends_with("bin/busybox"));
         found.context("no busybox in its package")
     }
 
     /// nft, which translates the addresses of Services in a lab.
-    pub(super) fn nft(&self) -> Result<Program> {
-        let files = self.programs("nft", NFT)?;
+    pub(crate) fn nft(&self) -> Result<Program> {
+        let files = self.programs("nft", PROGRAMS, NFT)?;
         let (places, linker) = match self.target {
             Target::X86_64 => ("x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2"),
             Target::Aarch64 => ("aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1"),
@@ -135,12 +138,20 @@ impl Debian {
         })
     }
 
-    /// The files of packages that any kernel takes.
-    fn programs(&self, name: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
+    /// Prometheus and its promtool; the folder of both. The package is not installed, for then it would start.
+    pub(crate) fn prometheus(&self) -> Result<PathBuf> {
+        let files = self.programs("prometheus", OLD_PROGRAMS, &["prometheus"])?;
+        let found = files.iter().find(|file| file.ends_with("bin/promtool"));
+        let folder = found.and_then(|file| file.parent());
+        Ok(folder.context("no promtool in its package")?.to_owned())
+    }
+
+    /// The files of packages of a suite.
+    fn programs(&self, name: &str, suite: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let folder = self.cache.join(format!("{name}-{}", self.target.go_name()));
         let _lock = setup::lock(&self.cache.join("kernels"))?;
         if !folder.exists() {
-            self.suite(PROGRAMS)?.fetch(packages, &folder)?;
+            self.suite(suite)?.fetch(packages, &folder)?;
         }
         walk(&folder)
     }
