@@ -79,7 +79,8 @@ fn judge(skb: Skb, config: &Config, number: u16, sender: &Slot, packet: &Packet)
 }
 
 /// Confirms the sender's flow, if it waits: its replies pass from now on, and its further packets may go
-/// to this destination.
+/// to this destination. A packet that starts no flow confirms none: with an echo reply that nobody asked for a pod would
+/// open its own ingress.
 #[inline(always)]
 pub(crate) fn confirm(
     skb: Skb,
@@ -89,7 +90,8 @@ pub(crate) fn confirm(
     packet: &Packet,
     local: bool,
 ) {
-    if state == State::Opening as u8 || state == State::Undecided as u8 {
+    let waits = state == State::Opening as u8 || state == State::Undecided as u8;
+    if waits && packet.starts() {
         confirm_waiting(skb, config, number, packet, local);
     }
 }

@@ -15,6 +15,7 @@ pub mod plugin;
 pub mod probe;
 pub mod rig;
 pub mod site;
+pub mod trial;
 
 /// Whether a test that needs root has to be skipped; says so if it has.
 #[must_use]

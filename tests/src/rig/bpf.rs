@@ -5,6 +5,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+use palisade_dataplane::netlink::Hook;
+
 /// One instruction.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -193,16 +195,36 @@ pub(super) fn load_classifier(code: &[Instruction]) -> io::Result<OwnedFd> {
     .map(owned)
 }
 
-/// Attaches a classifier at TCX ingress of a device, behind all others.
-pub(super) fn attach_tcx_ingress(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
+/// Where on a TCX hook a program is put.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Before,
+    Behind,
+}
+
+/// Attaches a classifier at a TCX hook of a device, before or behind all others.
+pub(super) fn attach_tcx(
+    program: &OwnedFd,
+    ifindex: u32,
+    hook: Hook,
+    place: Place,
+) -> io::Result<OwnedFd> {
     const TCX_INGRESS: u32 = 46;
+    const TCX_EGRESS: u32 = 47;
+    const BEFORE: u32 = 1 << 3;
     bpf(
         LINK_CREATE,
         &mut LinkCreate {
             program: program.as_raw_fd() as u32,
             device: ifindex,
-            attach_type: TCX_INGRESS,
-            flags: 0,
+            attach_type: match hook {
+                Hook::Ingress => TCX_INGRESS,
+                Hook::Egress => TCX_EGRESS,
+            },
+            flags: match place {
+                Place::Before => BEFORE,
+                Place::Behind => 0,
+            },
             relative: 0,
             padding: 0,
             revision: 0,

@@ -7,11 +7,13 @@ use std::{
 };
 
 use aya::programs::ProgramFd;
+use palisade_dataplane::netlink::Hook;
 
 use super::{
     At, Program,
     bpf::{
-        attach_tcx_ingress, call, instruction, load_classifier, load_map, map, test_run, update,
+        Instruction, Place, attach_tcx, call, instruction, load_classifier, load_map, map,
+        test_run, update,
     },
 };
 
@@ -88,7 +90,7 @@ impl Carry {
             call(TAIL_CALL),
             // Not reached: no verdict.
             instruction(0xb7, 0, 0, 0, 99),
-            instruction(0x95, 0, 0, 0, 0),
+            EXIT,
         ];
         // A register that a helper call clobbers is loaded again above; the context stays in r6.
         Self {
@@ -159,7 +161,38 @@ pub(super) fn attach_foreign(ifindex: u32, wipes: bool) -> OwnedFd {
         code.push(instruction(0x63, 1, 0, TC_INDEX, 0));
         code.push(instruction(0x63, 1, 0, TC_CLASSID, 0));
     }
-    code.push(instruction(0x95, 0, 0, 0, 0));
-    let program = load_classifier(&code).expect("loading the foreign program");
-    attach_tcx_ingress(&program, ifindex).expect("attaching the foreign program")
+    code.push(EXIT);
+    attach(&code, ifindex, Hook::Ingress, Place::Behind)
+}
+
+/// Attaches a program that ends a hook before any other, with `TC_ACT_OK`.
+pub(super) fn attach_before(ifindex: u32, hook: Hook) -> OwnedFd {
+    let code = [instruction(0xb7, 0, 0, 0, 0), EXIT];
+    attach(&code, ifindex, hook, Place::Before)
+}
+
+/// Attaches a program at TCX egress that writes a mark of ours on every packet, and passes it on.
+pub(super) fn attach_forger(ifindex: u32, tc_index: u16, hash: u32) -> OwnedFd {
+    const MARK: i16 = 8;
+    const PRIORITY: i16 = 32;
+    let code = [
+        instruction(0xbf, 6, 1, 0, 0),
+        instruction(0xb7, 2, 0, 0, i32::from(tc_index)),
+        instruction(0x63, 6, 2, TC_INDEX, 0),
+        instruction(0x63, 6, 2, MARK, 0),
+        instruction(0x63, 6, 2, PRIORITY, 0),
+        instruction(0xb4, 2, 0, 0, hash.cast_signed()),
+        call(SET_HASH),
+        // On to the device: TC_ACT_UNSPEC.
+        instruction(0xb7, 0, 0, 0, -1),
+        EXIT,
+    ];
+    attach(&code, ifindex, Hook::Egress, Place::Behind)
+}
+
+const EXIT: Instruction = instruction(0x95, 0, 0, 0, 0);
+
+fn attach(code: &[Instruction], ifindex: u32, hook: Hook, place: Place) -> OwnedFd {
+    let program = load_classifier(code).expect("loading the foreign program");
+    attach_tcx(&program, ifindex, hook, place).expect("attaching the foreign program")
 }

@@ -15,6 +15,7 @@ use palisade_dataplane::{
         discover::Discovery,
         program::{Programs, Role},
     },
+    netlink::Hook,
     pins::Pins,
 };
 
@@ -186,15 +187,16 @@ impl Guard {
     }
 }
 
-/// A foreign program at tc ingress of a device in the calling thread's namespace, behind all others; it goes
-/// when this is dropped. Its verdict is `TC_ACT_OK`, and if asked to it wipes what a packet was marked with.
+/// A foreign program on a device in the calling thread's namespace, held by a TCX link (Linux 6.6); it goes when
+/// this is dropped.
 #[derive(Debug)]
 pub struct Foreign {
     _link: OwnedFd,
 }
 
 impl Foreign {
-    /// Attaches one, as a TCX link (Linux 6.6).
+    /// One at ingress, behind all others. Its verdict is `TC_ACT_OK`, and if asked to it wipes what a packet was
+    /// marked with.
     ///
     /// # Panics
     /// Where the kernel refuses.
@@ -202,6 +204,28 @@ impl Foreign {
     pub fn attach(ifindex: u32, wipes: bool) -> Self {
         Self {
             _link: carry::attach_foreign(ifindex, wipes),
+        }
+    }
+
+    /// One before all others, which ends the hook with `TC_ACT_OK`: no packet gets to them.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    #[must_use]
+    pub fn before(ifindex: u32, hook: Hook) -> Self {
+        Self {
+            _link: carry::attach_before(ifindex, hook),
+        }
+    }
+
+    /// One at egress, as a pod may have on its own `eth0`: it writes a mark of ours on every packet.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    #[must_use]
+    pub fn forging(ifindex: u32, tc_index: u16, hash: u32) -> Self {
+        Self {
+            _link: carry::attach_forger(ifindex, tc_index, hash),
         }
     }
 }
