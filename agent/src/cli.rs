@@ -22,8 +22,10 @@ mod explain;
 mod flows;
 mod generate;
 mod lint;
+mod names;
 mod objects;
 mod pause;
+mod pods;
 mod probe;
 mod scope;
 mod simulate;
@@ -50,6 +52,11 @@ enum Command {
     ///
     /// Exits 0 when everything that should be enforced is, 1 when something is not, 3 when no agent can be asked.
     Status(status::Args),
+    /// Show pods: whether their policies are in force, which those are, and what became of their packets. On this node, and where
+    /// there is no agent in a whole cluster.
+    ///
+    /// Exits 0, 1 when one that is named is not there, 3 when no agent can be asked.
+    Pods(pods::Args),
     /// Show what was denied or would have been, to whom, and by which policies: on this node, and where there is no agent in a whole
     /// cluster.
     ///
@@ -165,6 +172,7 @@ pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
+        Command::Pods(args) => Ok(pods::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Probe(args) => Ok(probe::run(&args)),

@@ -28,7 +28,7 @@ use self::{
     scanner::Scanner,
 };
 use crate::{
-    api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
+    api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, PodStatus, Status},
     cni::record::Record as Sandbox,
     explain::{Nodes, Query, answer, why},
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
@@ -77,6 +77,8 @@ pub enum Event {
     Flows(Vec<Record>, Arc<()>),
     /// Somebody asks for the whole state.
     Status(oneshot::Sender<Status>),
+    /// Somebody asks for the pods of this node.
+    Pods(oneshot::Sender<Vec<PodStatus>>),
     /// Somebody asks who may reach whom.
     Explain(Query, oneshot::Sender<Result<Answer, Failure>>),
     /// Somebody asks for the last flows, so many at most.
@@ -381,6 +383,7 @@ impl Engine {
             }
             // Whoever asked may have gone away.
             Event::Status(reply) => drop(reply.send(self.status())),
+            Event::Pods(reply) => drop(reply.send(self.local_pods())),
             Event::Explain(query, reply) => {
                 let answer = if self.synced {
                     answer(self.compiler.index(), &self.nodes, &query)

@@ -30,6 +30,8 @@ use jiff::Timestamp;
 use palisade_dataplane::{
     events::Events,
     link::discover::Discovery,
+    load::Clock,
+    maps::Maps,
     netlink::{Monitor, Socket as Netlink},
 };
 use palisade_policy::model;
@@ -72,6 +74,7 @@ use crate::{
         http::Server as Http,
         log,
         metrics::{Measures, Metrics},
+        packets::Reader,
         traffic::Traffic,
     },
     uninstall,
@@ -165,6 +168,7 @@ struct Agent {
 struct Opened {
     events: Option<Events>,
     maps: std::path::PathBuf,
+    clock: Clock,
 }
 
 /// Starts threads, and learns of their end.
@@ -281,6 +285,7 @@ impl Agent {
             let found = Opened {
                 events: kernel.take_events(),
                 maps: kernel.folder()?,
+                clock: kernel.clock(),
             };
             // Nobody listens where the agent ends already.
             drop(open.send(found));
@@ -379,22 +384,29 @@ impl Agent {
     }
 
     /// Serves the API and reads events, now that no other agent does.
-    fn serve(&self, Opened { events, maps }: Opened) -> anyhow::Result<()> {
+    fn serve(
+        &self,
+        Opened {
+            events,
+            maps,
+            clock,
+        }: Opened,
+    ) -> anyhow::Result<()> {
         if let Some(events) = events {
             let (engine, lost) = (self.engine.clone(), self.measures.events_lost.clone());
             self.threads.spawn("events", move |pulse| {
                 read_events(events, &engine, &lost, &pulse)
             })?;
         }
-        self.traffic
-            .open(&maps)
-            .context("while opening the counters")?;
+        let maps = Arc::new(Maps::open(&maps).context("while opening the maps to be read")?);
+        self.traffic.open(maps.clone());
         let path = &self.config.socket;
         let socket =
             Socket::bind(path).with_context(|| format!("while listening at {}", path.display()))?;
         let api = Api {
             engine: self.engine.clone(),
             lost: self.lost.clone(),
+            packets: Reader::new(&self.config.node_name, maps, clock),
         };
         tokio::spawn(async move {
             if let Err(error) = api.serve(socket).await {

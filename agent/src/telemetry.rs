@@ -5,4 +5,5 @@ pub mod health;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod packets;
 pub mod traffic;

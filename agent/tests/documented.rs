@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
 use palisade::{
     api::proto::{
         AuditReport, AuditStatus, AuditedNamespace, Backend, Condition, DeviceStatus,
-        DirectionStatus, Explanation, Failure, Flow, FlowCounts, FlowLine, Foreign, Issue,
-        MapStatus, Miss, ObjectName, Party, Passing, Pause, Plugin, PodStatus, PolicyName, Record,
-        RuleName, ServiceExplanation, ServiceName, ServicePassing, Side, Span, Status,
+        DirectionPackets, DirectionStatus, Explanation, Failure, Flow, FlowCounts, FlowLine,
+        Foreign, Issue, MapStatus, Miss, ObjectName, Packets, Party, Passing, Pause, Plugin, Pod,
+        PodStatus, Pods, PolicyName, Record, RuleName, ServiceExplanation, ServiceName,
+        ServicePassing, Side, Span, Status,
     },
     check::{self, Finding, Report},
     cluster::{
@@ -25,6 +26,7 @@ use palisade::{
         metrics::{Measures, Metrics, Traffic, Verdict},
     },
 };
+use palisade_common::verdict::Reason;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -74,13 +76,31 @@ fn party() -> Party {
     }
 }
 
-#[test]
-fn every_key_of_the_status_is_documented() {
+fn pod_status() -> PodStatus {
     let direction = DirectionStatus {
         isolated: true,
         policies: vec![text()],
         audited: vec![text()],
     };
+    PodStatus {
+        namespace: text(),
+        name: text(),
+        addresses: Vec::new(),
+        interface: None,
+        ifindex: None,
+        others: Vec::new(),
+        slot: None,
+        ingress: direction.clone(),
+        egress: direction,
+        enforced: false,
+        reason: Some(text()),
+        held: false,
+        unheld: Some(text()),
+    }
+}
+
+#[test]
+fn every_key_of_the_status_is_documented() {
     let condition = Condition {
         name: text(),
         ok: false,
@@ -88,21 +108,7 @@ fn every_key_of_the_status_is_documented() {
     };
     check(&Status {
         conditions: vec![condition],
-        pods: vec![PodStatus {
-            namespace: text(),
-            name: text(),
-            addresses: Vec::new(),
-            interface: None,
-            ifindex: None,
-            others: Vec::new(),
-            slot: None,
-            ingress: direction.clone(),
-            egress: direction,
-            enforced: false,
-            reason: Some(text()),
-            held: false,
-            unheld: Some(text()),
-        }],
+        pods: vec![pod_status()],
         exits: vec![DeviceStatus {
             name: text(),
             ifindex: 1,
@@ -174,6 +180,27 @@ fn every_key_of_the_status_of_a_cluster_is_documented() {
         }],
         errors: vec![finding.clone()],
         warnings: vec![finding],
+    });
+}
+
+#[test]
+fn every_key_of_pods_is_documented() {
+    let reasons = Reason::ALL.map(|reason| (reason.name().to_owned(), 1));
+    let packets = DirectionPackets {
+        denied: reasons.into(),
+        ..DirectionPackets::default()
+    };
+    check(&Pods {
+        pods: vec![Pod {
+            node: text(),
+            status: pod_status(),
+            packets: Some(Packets {
+                ingress: packets.clone(),
+                egress: packets,
+            }),
+            live_flows: Some(1),
+        }],
+        ..Pods::default()
     });
 }
 

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, abi::abi, limits::SET_LEAVES};
+use crate::{Address, abi::abi, limits::SET_LEAVES, protocol};
 
 /// Value of `PEERS_V4` and `PEERS_V6`: what the node knows of one address.
 #[repr(C)]
@@ -185,6 +185,23 @@ impl Flow {
     pub const FIN_REMOTE: u8 = 2;
     /// Either has sent an RST.
     pub const RESET: u8 = 4;
+
+    /// Seconds without a packet after which a flow is over; never shorter than nf_conntrack's defaults
+    /// (Documentation/networking/nf_conntrack-sysctl.rst). `answered`: the flow has left `FLOWS_NEW`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lifetime(protocol: u8, answered: bool, tcp_state: u8) -> u32 {
+        match protocol {
+            protocol::TCP if tcp_state & Self::RESET != 0 => 10,
+            protocol::TCP if tcp_state & (Self::FIN_LOCAL | Self::FIN_REMOTE) != 0 => 120,
+            protocol::TCP | protocol::SCTP if answered => 432_000,
+            protocol::TCP => 120,
+            protocol::SCTP | protocol::UDP if !answered => 30,
+            protocol::UDP => 180,
+            protocol::ICMP | protocol::ICMPV6 => 30,
+            _ => 600,
+        }
+    }
 }
 
 /// Value of `FRAGMENTS`: the ports that the first fragment named.

@@ -9,6 +9,7 @@ use palisade_common::{
 
 use crate::{
     audit::{self, Allowed},
+    events,
     flows::{self, Settled},
     maps::{self, Flows},
     parse::Packet,
@@ -119,4 +120,6 @@ fn confirm_waiting(skb: Skb, config: &Config, number: u16, packet: &Packet, loca
     }
     let flow = flows::entry(config, &packet.destination, packet.destination_port, flags);
     flows::open(&key, &flow);
+    let (way, peer) = (Direction::Egress, &packet.destination);
+    events::opened(skb, config, number, way, packet, peer);
 }

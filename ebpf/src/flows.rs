@@ -30,22 +30,6 @@ pub(crate) enum Settled {
     Revoked,
 }
 
-/// Seconds without a packet after which a flow is over; never shorter than nf_conntrack's defaults
-/// (Documentation/networking/nf_conntrack-sysctl.rst). `answered`: the flow has left `FLOWS_NEW`.
-#[inline(always)]
-fn lifetime(protocol: u8, answered: bool, tcp_state: u8) -> u32 {
-    match protocol {
-        protocol::TCP if tcp_state & Flow::RESET != 0 => 10,
-        protocol::TCP if tcp_state & (Flow::FIN_LOCAL | Flow::FIN_REMOTE) != 0 => 120,
-        protocol::TCP | protocol::SCTP if answered => 432_000,
-        protocol::TCP => 120,
-        protocol::SCTP | protocol::UDP if !answered => 30,
-        protocol::UDP => 180,
-        protocol::ICMP | protocol::ICMPV6 => 30,
-        _ => 600,
-    }
-}
-
 /// The table a flow of this protocol lives in once answered.
 #[inline(always)]
 fn home(protocol: u8) -> Flows {
@@ -88,7 +72,7 @@ pub(crate) fn settle(
     };
     let answered = table != Flows::New;
     let age = now.wrapping_sub(flow.seen);
-    if age > lifetime(key.protocol, answered, flow.tcp).wrapping_mul(config.hz) {
+    if age > Flow::lifetime(key.protocol, answered, flow.tcp).wrapping_mul(config.hz) {
         return Settled::Miss;
     }
     let flags = flow.flags;

@@ -1,18 +1,11 @@
 //! Brings the object into the kernel: its maps, pinned or taken over from a predecessor, and its programs.
 
-use std::{
-    collections::BTreeMap,
-    fmt, io,
-    os::fd::AsFd as _,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt, io, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, MapInfo},
-    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{ProgramError, SchedClassifier},
 };
 use aya_obj::{EbpfSectionKind, Object, generated::bpf_map_type};
 
@@ -22,6 +15,10 @@ use crate::{
     maps::{Maps, MapsError},
     pins::{MapSet, Pins, PinsError},
 };
+
+pub use self::clock::{Clock, calibrate};
+
+mod clock;
 
 /// The object with the programs and maps of the `ebpf` crate.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/palisade-ebpf"));
@@ -331,101 +328,4 @@ fn classifier<'a>(
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(LoadError::Missing { name })
-}
-
-/// The rates kernels are built with (`CONFIG_HZ`).
-const RATES: [u32; 4] = [100, 250, 300, 1000];
-/// How long two readings are apart before another rate than those is believed.
-const CALIBRATION_LIMIT: Duration = Duration::from_millis(500);
-/// Between readings.
-const CALIBRATION_STEP: Duration = Duration::from_millis(20);
-
-/// Jiffies per second, which the kernel tells nobody: the object's `clock` is run until its readings leave
-/// one rate only. Takes about 20 to 60 ms.
-///
-/// # Errors
-///
-/// `clock` cannot be loaded or run.
-pub fn calibrate(object: &mut Ebpf) -> Result<u32, LoadError> {
-    const NAME: &str = "clock";
-    let clock = classifier(object, NAME)?;
-    clock
-        .load()
-        .map_err(|source| LoadError::Refused { name: NAME, source })?;
-    let read = || {
-        let before = Instant::now();
-        let packet = [0u8; 64];
-        let result = clock
-            .test_run(TestRunOptions {
-                data_in: Some(&packet),
-                ..TestRunOptions::default()
-            })
-            .map_err(|source| LoadError::Refused { name: NAME, source })?;
-        Ok::<_, LoadError>(Reading {
-            jiffies: result.return_value,
-            before,
-            after: Instant::now(),
-        })
-    };
-    let first = read()?;
-    loop {
-        thread::sleep(CALIBRATION_STEP);
-        let (least, most) = first.rate(&read()?);
-        let mut fitting = RATES
-            .into_iter()
-            .filter(|rate| (least..=most).contains(&f64::from(*rate)));
-        match (fitting.next(), fitting.next()) {
-            (Some(rate), None) => return Ok(rate),
-            _ if first.after.elapsed() < CALIBRATION_LIMIT => {}
-            _ => return Ok(f64::midpoint(least, most).round() as u32),
-        }
-    }
-}
-
-/// The jiffies at some moment between two others.
-struct Reading {
-    jiffies: u32,
-    before: Instant,
-    after: Instant,
-}
-
-impl Reading {
-    /// The lowest and highest rate that these readings allow, in jiffies per second. A reading is cut to
-    /// whole jiffies and 31 bits.
-    fn rate(&self, later: &Self) -> (f64, f64) {
-        let ticks = f64::from(later.jiffies.wrapping_sub(self.jiffies) & 0x7fff_ffff);
-        let shortest = later.before.duration_since(self.after).as_secs_f64();
-        let longest = later.after.duration_since(self.before).as_secs_f64();
-        ((ticks - 1.0) / longest, (ticks + 1.0) / shortest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_real_rate_is_always_among_those_allowed() {
-        let start = Instant::now();
-        let at = |micros: u64, rate: u32, base: u32| {
-            let moment = start + Duration::from_micros(micros);
-            let ticks = (micros * u64::from(rate) / 1_000_000) as u32;
-            Reading {
-                jiffies: base.wrapping_add(ticks) & 0x7fff_ffff,
-                before: moment - Duration::from_micros(micros.min(300)),
-                after: moment + Duration::from_micros(50),
-            }
-        };
-        for rate in RATES {
-            for offset in (1000..20_000).step_by(777) {
-                for length in (20_000..200_000).step_by(7_919) {
-                    for base in [0, 0x7fff_fffe] {
-                        let (least, most) =
-                            at(offset, rate, base).rate(&at(offset + length, rate, base));
-                        assert!(least <= f64::from(rate) && f64::from(rate) <= most);
-                    }
-                }
-            }
-        }
-    }
 }

@@ -17,6 +17,7 @@ use palisade_common::{
 pub use self::capacity::Capacity;
 
 mod capacity;
+mod flows;
 mod interfaces;
 mod standalone;
 mod store;

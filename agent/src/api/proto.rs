@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::source;
 
-pub use self::explanation::*;
+pub use self::{explanation::*, pods::*};
 
 mod explanation;
+mod pods;
 
 /// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`. An older agent says less.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

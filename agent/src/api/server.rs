@@ -14,13 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, sync::oneshot};
 
 use super::proto::{Failure, FlowCounts, Pause, Status};
 use crate::{
     engine::{self, Event, Lost},
     explain::Query as Question,
+    telemetry::packets::Reader,
 };
 
 /// Who answers.
@@ -30,6 +31,8 @@ pub struct Server {
     pub engine: engine::Sender,
     /// Of how many packets no flow tells.
     pub lost: Lost,
+    /// What the kernel knows of pods.
+    pub packets: Reader,
 }
 
 /// The socket; removed with its owner.
@@ -81,6 +84,7 @@ impl Server {
         tracing::info!(socket = %socket.path.display(), "serving the API");
         let router = Router::new()
             .route("/v1/status", get(status))
+            .route("/v1/pods", get(pods))
             .route("/v1/explain", get(explain))
             .route("/v1/flows", get(flows))
             .route("/v1/flows/counts", get(counts))
@@ -109,6 +113,32 @@ async fn status(State(server): State<Server>) -> Response {
         })
         .into_response()
     })
+}
+
+/// The query of `/v1/pods`.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    /// Whether live flows are counted, too.
+    #[serde(default)]
+    flows: bool,
+}
+
+async fn pods(State(server): State<Server>, Query(Wanted { flows }): Query<Wanted>) -> Response {
+    let Some(pods) = server.ask(Event::Pods).await else {
+        return gone();
+    };
+    aside(move || server.packets.pods(pods, flows)).await
+}
+
+/// Answers with what takes long to find out, on a thread of its own.
+async fn aside<T: Serialize + Send + 'static>(
+    task: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Response {
+    let done = tokio::task::spawn_blocking(task).await;
+    match done.unwrap_or_else(|error| Err(error.into())) {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
+    }
 }
 
 async fn explain(State(server): State<Server>, Query(question): Query<Question>) -> Response {

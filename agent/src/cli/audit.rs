@@ -1,6 +1,6 @@
 //! `palisade audit`.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,15 +8,12 @@ use super::{
     Exit, Output, complain,
     flows::since,
     print, print_json,
-    scope::{Asked, Scope, block_on},
+    scope::{Asked, Scope},
     table::Table,
 };
-use crate::{
-    api::{
-        client,
-        proto::{AuditReport, Inventory, Party, Record, Span},
-    },
-    cluster::agents,
+use crate::api::{
+    client,
+    proto::{AuditReport, Inventory, Party, Record, Span},
 };
 
 #[derive(Debug, clap::Args)]
@@ -77,18 +74,10 @@ fn ask(args: &Args) -> anyhow::Result<AuditReport> {
     match args.scope.asked() {
         Asked::Agent(socket) => report.add(ask_agent(&socket)?),
         Asked::Cluster => {
-            let answers = block_on(async {
-                let (cluster, agents) = args.scope.cluster().await?;
-                let patience = Duration::from_secs(args.scope.agents.request_timeout);
-                Ok(agents::ask(&cluster, &agents, &["audit", "-o", "json"], patience).await)
-            })?;
-            for answer in answers {
-                let said = answer.said.and_then(|text| {
-                    serde_json::from_str::<AuditReport>(&text).map_err(|error| error.to_string())
-                });
+            for (node, said) in args.scope.ask_all(&["audit", "-o", "json"])? {
                 match said {
                     Ok(one) => report.merge(one),
-                    Err(fault) => drop(report.unavailable.insert(answer.node, fault)),
+                    Err(fault) => drop(report.unavailable.insert(node, fault)),
                 }
             }
         }

@@ -3,14 +3,16 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{
         Access, Cluster,
-        agents::{self, Agent, Selection},
+        agents::{self, Agent, Answer, Selection},
     },
     config::SOCKET,
 };
@@ -83,6 +85,26 @@ impl Scope {
             "there are no agents of Palisade in this cluster"
         );
         Ok((cluster, agents))
+    }
+
+    /// What each agent of the cluster answers to a command of `palisade`, by node; or why it does not.
+    pub(super) fn ask_all<T: DeserializeOwned>(
+        &self,
+        command: &[&str],
+    ) -> anyhow::Result<Vec<(String, Result<T, String>)>> {
+        let answers = block_on(async {
+            let (cluster, agents) = self.cluster().await?;
+            let patience = Duration::from_secs(self.agents.request_timeout);
+            Ok(agents::ask(&cluster, &agents, command, patience).await)
+        })?;
+        let read = |Answer { node, said }| {
+            let said = said.and_then(|text: String| {
+                let read = serde_json::from_str(&text);
+                read.map_err(|error| format!("its answer cannot be read: {error}"))
+            });
+            (node, said)
+        };
+        Ok(answers.into_iter().map(read).collect())
     }
 }
 

@@ -227,7 +227,20 @@ fn write_audit(text: &mut String, audit: &AuditStatus) -> std::fmt::Result {
 
 fn row(pod: &PodStatus) -> [String; 7] {
     let addresses: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
-    let isolation = |direction: &DirectionStatus| match direction.policies.len() {
+    [
+        pod.namespace.clone(),
+        pod.name.clone(),
+        or_dash(addresses.join(",")),
+        or_dash(pod.interface.clone().unwrap_or_default()),
+        isolation(&pod.ingress),
+        isolation(&pod.egress),
+        pod.enforcement(),
+    ]
+}
+
+/// The policies that isolate a pod in a direction.
+pub(super) fn isolation(direction: &DirectionStatus) -> String {
+    match direction.policies.len() {
         0 if direction.isolated => "isolated".to_owned(),
         0 => "open".to_owned(),
         _ => {
@@ -238,27 +251,27 @@ fn row(pod: &PodStatus) -> [String; 7] {
             });
             policies.collect::<Vec<_>>().join(",")
         }
-    };
-    let or_dash = |text: String| {
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text
-        }
-    };
-    [
-        pod.namespace.clone(),
-        pod.name.clone(),
-        or_dash(addresses.join(",")),
-        or_dash(pod.interface.clone().unwrap_or_default()),
-        isolation(&pod.ingress),
-        isolation(&pod.egress),
-        match &pod.reason {
-            _ if pod.enforced => "yes".to_owned(),
+    }
+}
+
+/// What a cell says that would be empty.
+pub(super) fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
+}
+
+impl PodStatus {
+    /// Whether its policies are in force, or why not.
+    pub(super) fn enforcement(&self) -> String {
+        match &self.reason {
+            _ if self.enforced => "yes".to_owned(),
             Some(reason) => format!("no: {reason}"),
             None => "no".to_owned(),
-        },
-    ]
+        }
+    }
 }
 
 fn capitalized(name: &str) -> String {

@@ -23,7 +23,7 @@ use palisade_dataplane::{
         discover::Scan,
         program::{Programs, Role},
     },
-    load::{self, Loaded},
+    load::{self, Clock, Loaded},
     maps::Maps,
     pins::{MapSet, Pins},
     plan::OnOverflow,
@@ -65,6 +65,7 @@ pub struct Kernel {
     /// How often the maps are read, and when next.
     verify_every: Duration,
     proof: Instant,
+    clock: Clock,
 }
 
 /// What is other than it was left: somebody else has changed it.
@@ -134,8 +135,9 @@ impl Kernel {
             fresh,
         } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &load::Entries::new())
             .context("while loading the programs")?;
-        let hz =
+        let clock =
             load::calibrate(&mut object).context("while finding the rate of the kernel's clock")?;
+        let hz = clock.hz();
         let settings = settings(config, hz)?;
         let dataplane = Dataplane::adopt_or_new(maps, &settings, Instant::now())
             .context("while reading what the maps hold")?;
@@ -158,7 +160,13 @@ impl Kernel {
             proof: Instant::now() + Duration::from_secs(config.verify_seconds),
             pins,
             set,
+            clock,
         })
+    }
+
+    /// The clock by which flows are dated.
+    pub const fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The event ring, for whoever reads it.

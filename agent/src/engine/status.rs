@@ -102,16 +102,7 @@ impl Engine {
     pub(super) fn status(&mut self) -> Status {
         let (_, unenforced) = self.pods.count();
         let conditions = self.conditions(&unenforced);
-        let pods = self
-            .compiler
-            .compiled()
-            .pods
-            .keys()
-            .chain(self.compiler.waiting());
-        let mut pods: Vec<_> = pods.map(|name| self.pod(name)).collect();
-        pods.sort_by(|one, other| {
-            (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
-        });
+        let pods = self.local_pods();
         let issues = self.issues.iter().map(Issue::from);
         let compiled = self.compiler.issues();
         let exits = self.kernel.scan().exits.iter().map(|exit| {
@@ -147,6 +138,21 @@ impl Engine {
             // The server knows it.
             events_lost: 0,
         }
+    }
+
+    /// The pods of this node, by name.
+    pub(super) fn local_pods(&self) -> Vec<PodStatus> {
+        let pods = self
+            .compiler
+            .compiled()
+            .pods
+            .keys()
+            .chain(self.compiler.waiting());
+        let mut pods: Vec<_> = pods.map(|name| self.pod(name)).collect();
+        pods.sort_by(|one, other| {
+            (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+        });
+        pods
     }
 
     fn pod(&self, name: &Name) -> PodStatus {

@@ -2,15 +2,14 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use palisade_common::{
     value::Counters,
     verdict::{Direction, Reason},
 };
-use palisade_dataplane::maps::{Maps, MapsError};
+use palisade_dataplane::maps::Maps;
 
 use super::metrics::{self, Verdict};
 
@@ -20,21 +19,15 @@ pub struct Traffic(Mutex<Sums>);
 
 #[derive(Default)]
 struct Sums {
-    maps: Option<Maps>,
+    maps: Option<Arc<Maps>>,
     last: HashMap<(u16, u8), Counters>,
     total: [Counters; 2],
 }
 
 impl Traffic {
-    /// Opens the maps pinned in the folder.
-    ///
-    /// # Errors
-    ///
-    /// They are not there.
-    pub fn open(&self, folder: &Path) -> Result<(), MapsError> {
-        let maps = Maps::open(folder)?;
+    /// Says where they are.
+    pub fn open(&self, maps: Arc<Maps>) {
         self.with(|sums| sums.maps = Some(maps));
-        Ok(())
     }
 
     /// Reads the counters of the slots up to that one, and of those that were in use before.

@@ -61,13 +61,15 @@ impl Maps {
     }
 }
 
+/// Keys of a table of flows that are read at most: a key that goes under the iteration starts it again.
+pub(super) const MOST_KEYS: usize = 2 * palisade_common::limits::FLOWS as usize;
+
 /// Removes the flows of the slots from one table. Keys are read first: a key that is removed under the
-/// iteration would start it again. The bound is for tables that change while they are read.
+/// iteration would start it again.
 fn sweep_flows(
     flows: &mut HashMap<MapData, FlowKey, Flow>,
     slots: &HashSet<u16>,
 ) -> Result<(), MapError> {
-    const MOST_KEYS: usize = 2 * palisade_common::limits::FLOWS as usize;
     let mut gone = Vec::new();
     for key in flows.keys().take(MOST_KEYS) {
         let key = key?;
