@@ -18,7 +18,10 @@ use palisade::{
     source::kube::{Duties, configuration, watch},
     telemetry::metrics::WatchMeasures,
 };
-use palisade_tests::control_plane::{ControlPlane, Objects};
+use palisade_tests::{
+    control_plane::{ControlPlane, Objects},
+    cost::Cost,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
