@@ -4,6 +4,7 @@ use palisade_common::{
     event::{Event, Outcome},
     family,
     key::FlowKey,
+    mark::State,
     protocol,
     value::{ALLOW_ALL, Config},
     verdict::{
@@ -157,6 +158,39 @@ fn asked_to_it_reports_the_first_packet_of_an_allowed_flow() {
             (events[0].outcome, events[0].direction),
             (Outcome::Allowed as u8, 1)
         );
+    }
+}
+
+#[test]
+fn what_the_exit_allows_is_reported_once_with_its_real_destination() {
+    if skip_without_root() {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.flag(Config::REPORT_ALLOWED, true);
+    for net in Net::BOTH {
+        let asked = tcp(net.pod, net.service, (CLIENT, PORT), Tcp::SYN);
+        assert_eq!(scene.from_pod(&asked), Pass);
+        // Nobody knows yet where it goes.
+        assert_eq!(scene.rig.events(), []);
+        let cookie = scene.cookie(POD, protocol::TCP, CLIENT, net.service, PORT);
+        let exit = |scene: &Scene, state, cookie, flags| {
+            let packet = tcp(net.pod, net.peer, (CLIENT, PORT), flags);
+            scene.marked(Program::ToWire, scene.uplink, (POD, state, cookie), &packet)
+        };
+        assert_eq!(exit(&scene, State::Undecided, cookie, Tcp::SYN), Pass);
+        let told = scene.rig.events();
+        let [event] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        let what = (event.outcome, event.direction, event.slot);
+        assert_eq!(what, (Outcome::Allowed as u8, Egress as u8, POD));
+        assert_eq!(event.destination, address(net.peer));
+        let next = tcp(net.pod, net.service, (CLIENT, PORT), Tcp::ACK);
+        assert_eq!(scene.from_pod(&next), Pass);
+        let cookie = scene.cookie(POD, protocol::TCP, CLIENT, net.peer, PORT);
+        assert_eq!(exit(&scene, State::Expected, cookie, Tcp::ACK), Pass);
+        assert_eq!(scene.rig.events(), []);
     }
 }
 
