@@ -1,6 +1,12 @@
 //! `docs/api.md` names every key and every metric that leaves the process.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use palisade::{
     api::proto::{
@@ -16,10 +22,11 @@ use palisade::{
         status::{self, ClusterStatus, NodeStatus},
     },
     config::FlowLog,
+    connectivity::wire::{Outcome, Protocol},
     engine::Summary,
     expect, lint,
     objects::Objects,
-    simulate,
+    probe, simulate,
     source::Effect,
     telemetry::{
         flow_log::Sink,
@@ -347,6 +354,24 @@ fn every_key_of_a_flow_is_documented() {
         }),
     };
     check(&flow);
+    check(&probe::Report {
+        from: text(),
+        to: text(),
+        attempts: vec![probe::Attempt {
+            target: SocketAddr::from(([10, 0, 0, 1], 80)),
+            protocol: Protocol::Tcp,
+            outcome: Outcome::Answered,
+            took_ms: 1,
+            source_port: 1,
+            passes: None,
+            verdicts: vec![probe::Verdict {
+                node: text(),
+                program: "to_pod",
+                flow: flow.clone(),
+            }],
+        }],
+        unavailable: BTreeMap::new(),
+    });
     let (sink, lines) = Sink::new(FlowLog::All, "node");
     sink.write(&FlowLine {
         packets: 1,

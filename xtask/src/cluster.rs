@@ -20,12 +20,14 @@ mod control_plane;
 mod examples;
 mod network;
 mod node;
+mod packets;
 mod removal;
 mod rollout;
 mod run;
 mod starts;
 mod suite;
 mod symptoms;
+mod upgrade;
 
 use cni::Cni;
 use components::Component;
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     Starts(starts::Options),
     /// In the cluster that is up: `palisade connectivity test`, with Palisade or without
     Connectivity(connectivity::Options),
+    /// In the cluster that is up, with Palisade: the agents are replaced by `helm upgrade`, with maps laid out otherwise, and
+    /// back, while a thousand packets a second have to pass and as many have not to
+    Upgrade,
     /// In the cluster that is up, with Palisade: the way from audit to enforcement of docs/rollout.md
     Rollout,
     /// In the cluster that is up, with Palisade: each symptom of docs/troubleshooting.md
@@ -163,6 +168,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::E2e(options) => suite::run(options),
         Command::Starts(options) => starts::run(options),
         Command::Connectivity(options) => connectivity::run(options),
+        Command::Upgrade => upgrade::run(),
         Command::Rollout => rollout::run(),
         Command::Symptoms => symptoms::run(),
         Command::Check(options) => check(options.cluster),
@@ -204,6 +210,7 @@ fn check(only: Option<Which>) -> Result<()> {
         result = check_one(&whole, || {
             suite::run(&whole)?;
             starts::run(&starts::Options::default())?;
+            upgrade::run()?;
             connectivity::run(&connectivity::Options::default())
         });
     }

@@ -1,10 +1,13 @@
 //! Sends from its first instruction on, and receives: what a pod's first packets meet.
 //!
 //!     first-packet send COUNT ADDRESS:PORT...
+//!     first-packet stream RATE ADDRESS:PORT
+//!     first-packet end
 //!     first-packet receive PORT
 //!
 //! `send` sends a datagram to every address, and makes a connection to the first, each 10 ms, with its host's name (a pod's
-//! name) and a number, COUNT times; it says `done` and stays. `receive` prints once a second what it has got so far, as JSON on one line:
+//! name) and a number, COUNT times; it says `done` and stays. `stream` sends datagrams at a rate per second until `end` is called in
+//! the same container, and says how many they were, and `done`. `receive` prints once a second what it has got so far, as JSON on one line:
 //! of each sender and protocol the smallest number, how many there were, and how many from 100 on (the first second).
 
 use std::{
@@ -12,17 +15,24 @@ use std::{
     env, fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{self, net::UnixDatagram},
+    },
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::net::sockopt;
 use serde_json::json;
 
 const EVERY: Duration = Duration::from_millis(10);
 /// For how long a connection is tried. One that comes late was not lost; of single packets datagrams tell.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of datagrams that may wait for the receiver: some ten seconds' of a few thousand a second.
+const QUEUE: usize = 64 << 20;
 /// The first number after the first second.
 const LATER: u32 = 100;
 
@@ -35,8 +45,12 @@ fn main() -> Result<()> {
             let targets: Result<Vec<_>, _> = targets.iter().map(|it| it.parse()).collect();
             send(start, count.parse()?, &targets?)
         }
+        ["stream", rate, target] => stream(rate.parse()?, target.parse()?),
+        ["end"] => end(),
         ["receive", port] => receive(port.parse()?),
-        _ => bail!("usage: first-packet send COUNT ADDRESS:PORT... | receive PORT"),
+        _ => bail!(
+            "usage: first-packet send COUNT ADDRESS:PORT... | stream RATE ADDRESS:PORT | end | receive PORT"
+        ),
     }
 }
 
@@ -66,6 +80,35 @@ fn send(start: Instant, count: u32, targets: &[SocketAddr]) -> Result<()> {
     }
 }
 
+/// Where it is told to end: an abstract address of the pod's network.
+const END: &[u8] = b"first-packet-end";
+
+fn stream(rate: u32, target: SocketAddr) -> Result<()> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let name = name.trim();
+    let told = UnixDatagram::bind_addr(&unix::net::SocketAddr::from_abstract_name(END)?)?;
+    told.set_nonblocking(true)?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let (start, mut number) = (Instant::now(), 0);
+    while told.recv(&mut [0; 1]).is_err() {
+        let due = start + Duration::from_secs(1) * number / rate.max(1);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // What policy drops at once is an error of the call on some paths, and not sent either.
+        drop(socket.send_to(format!("{name} {number}").as_bytes(), target));
+        number += 1;
+    }
+    println!("{number} sent, done");
+    loop {
+        thread::park();
+    }
+}
+
+fn end() -> Result<()> {
+    let address = unix::net::SocketAddr::from_abstract_name(END)?;
+    UnixDatagram::unbound()?.send_to_addr(b"e", &address)?;
+    Ok(())
+}
+
 /// The numbers that came, by sender and protocol.
 type Got = BTreeMap<(String, &'static str), BTreeSet<u32>>;
 
@@ -73,6 +116,8 @@ fn receive(port: u16) -> Result<()> {
     let any = (Ipv4Addr::UNSPECIFIED, port);
     let got = Arc::new(Mutex::new(Got::new()));
     let (socket, listener) = (UdpSocket::bind(any)?, TcpListener::bind(any)?);
+    // What waits for a busy machine is not lost.
+    sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE)?;
     let datagrams = got.clone();
     thread::spawn(move || {
         let mut buffer = [0; 512];

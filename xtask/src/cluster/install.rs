@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Waits until every node has the agent that it should have.
-fn rollout(run: &Run) -> Result<()> {
+pub(super) fn rollout(run: &Run) -> Result<()> {
     let mut rollout = run.kubectl();
     rollout.args(["rollout", "status", "daemonset/palisade", "--timeout=120s"]);
     shell::run(rollout.args(["--namespace", NAMESPACE]))
