@@ -26,6 +26,7 @@ mod names;
 mod objects;
 mod pause;
 mod pods;
+mod policies;
 mod scope;
 mod simulate;
 mod status;
@@ -56,16 +57,22 @@ enum Command {
     ///
     /// Exits 0, 1 when one that is named is not there, 3 when no agent can be asked.
     Pods(pods::Args),
+    /// Show policies: which pods they select, who the peers of their rules are at present, how many flows they allowed and denied, and
+    /// what is wrong with them. On this node, and where there is no agent in a whole cluster.
+    ///
+    /// Exits 0, 1 when one that is named is not there, 3 when no agent can be asked.
+    Policies(policies::Args),
     /// Show what was denied or would have been, to whom, and by which policies: on this node, and where there is no agent in a whole
     /// cluster.
     ///
     /// Exits 0, or 3 when no agent can be asked.
     Flows(Box<flows::Args>),
-    /// Tell whether packets may pass between two pods or addresses, and which policies decide.
+    /// Tell whether packets may pass between two pods or addresses, and which policies decide; with --live also what the kernel
+    /// would decide.
     ///
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
-    /// 3 when it cannot be told.
-    Explain(explain::Args),
+    /// 3 when it cannot be told, 4 when the kernel would decide otherwise than policy says.
+    Explain(Box<explain::Args>),
     /// Sum up what policies in audit would have cut: each of them, how often, since when, and by whom.
     ///
     /// Exits 0, or 3 when no agent can be asked.
@@ -154,6 +161,8 @@ enum Exit {
     Usage = 2,
     /// There is no answer.
     Unknown = 3,
+    /// There are two answers.
+    Differs = 4,
 }
 
 /// Runs the command that the process was started with.
@@ -166,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
         Command::Pods(args) => Ok(pods::run(&args)),
+        Command::Policies(args) => Ok(policies::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Audit(args) => Ok(audit::run(&args)),

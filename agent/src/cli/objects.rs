@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 
 use super::complain;
-use crate::objects::Objects;
+use crate::{cluster::Access, objects::Objects};
 
 /// Flags that say where the objects are.
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,14 @@ impl Source {
     /// Whether anything is said of it.
     pub(super) const fn is_given(&self) -> bool {
         !self.manifests.is_empty() || self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// How a cluster is reached.
+    pub(super) fn access(&self) -> Access {
+        Access {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+        }
     }
 
     /// Whether folders below are read too.

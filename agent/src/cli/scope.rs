@@ -28,7 +28,7 @@ pub(super) struct Scope {
         env = "PALISADE_SOCKET",
         conflicts_with_all = ["kubeconfig", "context", "agent_namespace", "node"]
     )]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     #[command(flatten)]
     pub(super) access: Access,
     #[command(flatten)]
