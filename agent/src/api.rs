@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](proto::Status) |
 //! | `GET /v1/pods?flows=` | [`Pods`](proto::Pods) |
+//! | `GET /v1/policies` | [`Policies`](proto::Policies) |
 //! | `GET /v1/explain?from=&to=&port=` | [`Explanation`](proto::Explanation), or [`Failure`](proto::Failure) |
 //! | `GET /v1/flows?last=` | the last denied packets: a list of [`Flow`](proto::Flow), oldest first |
 //!

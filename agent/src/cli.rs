@@ -26,6 +26,7 @@ mod names;
 mod objects;
 mod pause;
 mod pods;
+mod policies;
 mod probe;
 mod scope;
 mod simulate;
@@ -57,16 +58,22 @@ enum Command {
     ///
     /// Exits 0, 1 when one that is named is not there, 3 when no agent can be asked.
     Pods(pods::Args),
+    /// Show policies: which pods they select, who the peers of their rules are at present, how many flows they allowed and denied, and
+    /// what is wrong with them. On this node, and where there is no agent in a whole cluster.
+    ///
+    /// Exits 0, 1 when one that is named is not there, 3 when no agent can be asked.
+    Policies(policies::Args),
     /// Show what was denied or would have been, to whom, and by which policies: on this node, and where there is no agent in a whole
     /// cluster.
     ///
     /// Exits 0, or 3 when no agent can be asked.
     Flows(Box<flows::Args>),
-    /// Tell whether packets may pass between two pods or addresses, and which policies decide.
+    /// Tell whether packets may pass between two pods or addresses, and which policies decide; with --live also what the kernel
+    /// would decide.
     ///
     /// Exits 0 when they may, 1 when they may not (without --port: when any may not), 2 for wrong usage,
-    /// 3 when it cannot be told.
-    Explain(explain::Args),
+    /// 3 when it cannot be told, 4 when the kernel would decide otherwise than policy says.
+    Explain(Box<explain::Args>),
     /// Open real connections from a pod of a cluster, and tell which verdicts they met.
     ///
     /// They are opened by an ephemeral container of Palisade's image, which ends with the probe.
@@ -161,6 +168,8 @@ enum Exit {
     Usage = 2,
     /// There is no answer.
     Unknown = 3,
+    /// There are two answers.
+    Differs = 4,
 }
 
 /// Runs the command that the process was started with.
@@ -173,6 +182,7 @@ pub fn main() -> ExitCode {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
         Command::Pods(args) => Ok(pods::run(&args)),
+        Command::Policies(args) => Ok(policies::run(&args)),
         Command::Flows(args) => Ok(flows::run(&args)),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Probe(args) => Ok(probe::run(&args)),

@@ -171,6 +171,14 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+impl Config {
+    /// Whether allowed flows are told of.
+    #[must_use]
+    pub fn tells_allowed(&self) -> bool {
+        self.allowed_flows == Switch::On || self.flows.flow_log == FlowLog::All
+    }
+}
+
 /// Where the network plugin meets the agent that listens there: beside it.
 #[must_use]
 pub fn plugin_folder(socket: &Path) -> PathBuf {

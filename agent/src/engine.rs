@@ -30,7 +30,8 @@ use self::{
 use crate::{
     api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, PodStatus, Status},
     cni::record::Record as Sandbox,
-    explain::{Nodes, Query, answer, why},
+    explain::{Nodes, Query, why},
+    policies::Facts,
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
     telemetry::{flow_log::Sink, health::Pulse, metrics::Measures},
 };
@@ -40,6 +41,7 @@ mod flows;
 pub mod holds;
 pub mod inventory;
 pub mod kernel;
+mod live;
 pub mod modes;
 mod notices;
 mod pods;
@@ -79,8 +81,12 @@ pub enum Event {
     Status(oneshot::Sender<Status>),
     /// Somebody asks for the pods of this node.
     Pods(oneshot::Sender<Vec<PodStatus>>),
+    /// Somebody asks what policies come to.
+    Policies(oneshot::Sender<Facts>),
     /// Somebody asks who may reach whom.
     Explain(Query, oneshot::Sender<Result<Answer, Failure>>),
+    /// The same, and what the maps say.
+    Look(Query, oneshot::Sender<Result<Answer, Failure>>),
     /// Somebody asks for the last flows, so many at most.
     Page {
         /// How many at most.
@@ -224,6 +230,8 @@ pub struct Engine {
     modes: Modes,
     inventory: Inventory,
     lost: Lost,
+    /// Who waits for what the maps say at the end of the turn: then policy and maps are of one state.
+    looks: Vec<(Query, oneshot::Sender<Result<Answer, Failure>>)>,
     summary: watch::Sender<Arc<Summary>>,
     notices: watch::Sender<Vec<Notice>>,
     measures: Measures,
@@ -298,6 +306,7 @@ impl Engine {
             modes,
             inventory,
             lost,
+            looks: Vec::new(),
             summary,
             notices,
             measures,
@@ -341,6 +350,9 @@ impl Engine {
                 self.look(false);
             }
             self.release(now);
+            for (query, reply) in std::mem::take(&mut self.looks) {
+                drop(reply.send(self.explain_live(&query)));
+            }
             if now >= tick {
                 tick = now + TICK;
                 self.kernel.collect(now);
@@ -383,16 +395,10 @@ impl Engine {
             }
             // Whoever asked may have gone away.
             Event::Status(reply) => drop(reply.send(self.status())),
+            Event::Policies(reply) => drop(reply.send(self.facts())),
             Event::Pods(reply) => drop(reply.send(self.local_pods())),
-            Event::Explain(query, reply) => {
-                let answer = if self.synced {
-                    answer(self.compiler.index(), &self.nodes, &query)
-                } else {
-                    let error = "the agent does not know all objects yet".to_owned();
-                    Err(Failure { error })
-                };
-                drop(reply.send(answer));
-            }
+            Event::Explain(query, reply) => drop(reply.send(self.explain(&query))),
+            Event::Look(query, reply) => self.looks.push((query, reply)),
             Event::Page {
                 last,
                 after,
@@ -459,6 +465,9 @@ impl Engine {
                 Change::Delete(key) => {
                     if key.kind == Kind::Pod {
                         self.attached.forget(&key.name);
+                    }
+                    if key.kind == Kind::Policy {
+                        self.inventory.forget_policy(&key.name);
                     }
                     let name = key.name.name.clone();
                     if key.kind == Kind::Namespace {

@@ -19,6 +19,7 @@ pub use self::{
     query::{End, Malformed, Port, Query},
 };
 
+pub mod live;
 mod nodes;
 mod query;
 mod service;
@@ -135,9 +136,7 @@ pub fn why(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<(Vec<RuleName>, 
     let (pod, peer) = (end(&flow.pod)?, end(&flow.peer)?);
     let ingress = flow.direction == "ingress";
     let (from, to) = if ingress { (peer, pod) } else { (pod, peer) };
-    let protocol = Protocol::ALL.into_iter();
-    let mut protocol = protocol.filter(|protocol| protocol.to_string() == flow.protocol);
-    let port = protocol.next().map(|protocol| Port {
+    let port = protocol(&flow.protocol).map(|protocol| Port {
         number: flow.destination_port,
         protocol,
     });
@@ -154,6 +153,12 @@ pub fn why(index: &Index, nodes: &Nodes, flow: &Flow) -> Option<(Vec<RuleName>, 
         true => Some((allowing, misses.into_iter().next())),
         false => Some((allowing, None)),
     }
+}
+
+/// The protocol of that name, if it has ports.
+fn protocol(name: &str) -> Option<Protocol> {
+    let mut all = Protocol::ALL.into_iter();
+    all.find(|protocol| protocol.to_string() == name)
 }
 
 /// Who that was, if it is known.
@@ -267,6 +272,7 @@ fn side(side: &palisade_policy::explain::Side, asked: Option<Traffic>) -> Side {
             })
             .collect(),
         passes: passing(&side.allowed()),
+        live: None,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod generate;
 pub mod lint;
 pub mod objects;
+pub mod policies;
 pub mod probe;
 pub mod recorded;
 pub mod runtime;

@@ -313,7 +313,8 @@ impl Agent {
             };
             let modes = Modes::new(mode, kernel_config.socket.with_file_name(PAUSE));
             let file = kernel_config.state_dir().join(INVENTORY);
-            let inventory = Inventory::open(file, node, Timestamp::now());
+            let allowed = kernel_config.tells_allowed();
+            let inventory = Inventory::open(file, node, allowed, Timestamp::now());
             let kept = (modes, inventory);
             Engine::new(node, kernel, scanner, records, kept, outlets).run(&events);
             Ok(())

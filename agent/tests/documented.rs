@@ -12,9 +12,9 @@ use palisade::{
     api::proto::{
         AuditReport, AuditStatus, AuditedNamespace, Backend, Condition, DeviceStatus,
         DirectionPackets, DirectionStatus, Explanation, Failure, Flow, FlowCounts, FlowLine,
-        Foreign, Issue, MapStatus, Miss, ObjectName, Packets, Party, Passing, Pause, Plugin, Pod,
-        PodStatus, Pods, PolicyName, Record, RuleName, ServiceExplanation, ServiceName,
-        ServicePassing, Side, Span, Status,
+        Foreign, Found, Hits, Issue, Live, MapStatus, Miss, ObjectName, Packets, Party, Passing,
+        Pause, Plugin, Pod, PodStatus, Pods, Policies, Policy, PolicyName, PolicyRule, Record,
+        RuleName, ServiceExplanation, ServiceName, ServicePassing, Side, Span, Status,
     },
     check::{self, Finding, Report},
     cluster::{
@@ -235,6 +235,20 @@ fn every_key_of_an_explanation_is_documented() {
             reason: text(),
         }],
         passes: passes.clone(),
+        live: Some(Live {
+            node: text(),
+            found: Some(Found {
+                slot: 1,
+                table: 2,
+                class: 3,
+                class_by: text(),
+                cell: text(),
+                allowed: false,
+                passes: passes.clone(),
+            }),
+            differs: Some(text()),
+            unknown: Some(text()),
+        }),
     };
     let explanation = Explanation {
         from: party(),
@@ -327,7 +341,7 @@ fn every_key_and_code_of_lint_is_documented() {
 }
 
 #[test]
-fn every_key_of_a_flow_is_documented() {
+fn every_key_of_flows_and_what_is_counted_of_them_is_documented() {
     let rule = RuleName {
         policy: text(),
         rule: text(),
@@ -391,6 +405,29 @@ fn every_key_of_a_flow_is_documented() {
             name: text(),
         },
     );
+    let hits = Hits {
+        flows: 1,
+        last: Some(since),
+    };
+    check(&Policies {
+        policies: vec![Policy {
+            name: policy.clone(),
+            pods: 1,
+            isolates: vec![text()],
+            audit: false,
+            rules: vec![PolicyRule {
+                rule: text(),
+                everybody: false,
+                peers: 1,
+                blocks: vec![text()],
+                allowed: Some(hits.clone()),
+            }],
+            denied: hits.clone(),
+            audited: hits,
+            warnings: vec![text()],
+        }],
+        ..Policies::default()
+    });
     check(&AuditReport {
         spans: vec![Span {
             node: text(),
@@ -400,6 +437,8 @@ fn every_key_of_a_flow_is_documented() {
             flows: 1,
             lost: 1,
             forgotten: 1,
+            allowed_since: Some(since),
+            unattributed: 1,
         }],
         staged: vec![policy],
         records: vec![Record {

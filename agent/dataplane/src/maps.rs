@@ -19,6 +19,7 @@ pub use self::capacity::Capacity;
 mod capacity;
 mod flows;
 mod interfaces;
+pub mod lookup;
 mod standalone;
 mod store;
 mod sweep;

@@ -88,7 +88,7 @@ impl Pod {
 }
 
 /// A pod, found by its name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ByName(Arc<Pod>);
 
 impl Borrow<Name> for ByName {
@@ -140,8 +140,8 @@ pub enum Delta {
     },
 }
 
-/// The objects.
-#[derive(Debug, Default)]
+/// The objects. A clone shares them: it is for whoever takes long to answer.
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     pods: BTreeSet<ByName>,

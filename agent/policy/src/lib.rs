@@ -5,6 +5,7 @@
 //! a policy that denies what it selects.
 #![forbid(unsafe_code)]
 
+pub mod audience;
 pub mod compile;
 pub mod evaluate;
 pub mod explain;
@@ -13,6 +14,7 @@ pub mod index;
 pub mod issue;
 pub mod lint;
 pub mod model;
+mod population;
 pub mod service;
 pub mod simulate;
 pub mod standin;

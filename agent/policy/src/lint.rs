@@ -8,16 +8,15 @@ use std::collections::BTreeMap;
 use crate::{
     index::Index,
     model::{Key, Name, NamedPort},
+    population::Population,
 };
 
-use self::population::Population;
 pub use self::problem::{Nearest, Problem, Severity};
 
 mod blocks;
 mod dns;
 mod namespaces;
 mod nearest;
-mod population;
 mod ports;
 mod problem;
 mod rules;

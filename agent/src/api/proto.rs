@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::source;
 
-pub use self::{explanation::*, pods::*};
+pub use self::{explanation::*, pods::*, policies::*};
 
 mod explanation;
 mod pods;
+mod policies;
 
 /// What the agent does at present: the answer to `GET /v1/status`, and `palisade status -o json`. An older agent says less.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -353,6 +354,12 @@ pub struct Span {
     pub lost: u64,
     /// Records for which there was no room.
     pub forgotten: u64,
+    /// Since when it was told of allowed flows; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_since: Option<Timestamp>,
+    /// Allowed flows of which no rule was looked for: too many kinds came at once.
+    #[serde(default)]
+    pub unattributed: u64,
 }
 
 /// Who spoke with whom: flows that are alike, in sum.
@@ -386,7 +393,7 @@ pub struct Record {
 }
 
 /// A policy by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyName {
     /// `metadata.namespace`.

@@ -85,6 +85,7 @@ impl Server {
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/pods", get(pods))
+            .route("/v1/policies", get(policies))
             .route("/v1/explain", get(explain))
             .route("/v1/flows", get(flows))
             .route("/v1/flows/counts", get(counts))
@@ -130,6 +131,13 @@ async fn pods(State(server): State<Server>, Query(Wanted { flows }): Query<Wante
     aside(move || server.packets.pods(pods, flows)).await
 }
 
+async fn policies(State(server): State<Server>) -> Response {
+    match server.ask(Event::Policies).await {
+        Some(facts) => aside(move || Ok(facts.policies())).await,
+        None => gone(),
+    }
+}
+
 /// Answers with what takes long to find out, on a thread of its own.
 async fn aside<T: Serialize + Send + 'static>(
     task: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -141,8 +149,21 @@ async fn aside<T: Serialize + Send + 'static>(
     }
 }
 
-async fn explain(State(server): State<Server>, Query(question): Query<Question>) -> Response {
-    match server.ask(|reply| Event::Explain(question, reply)).await {
+/// What else the query of `/v1/explain` says.
+#[derive(Debug, Deserialize)]
+struct Depth {
+    /// Whether the maps are read, too.
+    #[serde(default)]
+    live: bool,
+}
+
+async fn explain(
+    State(server): State<Server>,
+    Query(question): Query<Question>,
+    Query(Depth { live }): Query<Depth>,
+) -> Response {
+    let event = if live { Event::Look } else { Event::Explain };
+    match server.ask(|reply| event(question, reply)).await {
         Some(Ok(explanation)) => Json(explanation).into_response(),
         Some(Err(failure)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response(),
         None => gone(),

@@ -185,7 +185,7 @@ fn end(party: &Party) -> String {
     }
 }
 
-fn whole(time: Timestamp) -> String {
+pub(super) fn whole(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second())
         .map_or_else(|_error| String::new(), |it| it.to_string())
 }
@@ -228,6 +228,8 @@ mod tests {
                 flows: 97,
                 lost: 3,
                 forgotten: 0,
+                allowed_since: None,
+                unattributed: 0,
             }],
             staged: ["api", "quiet"]
                 .map(|name| PolicyName {

@@ -2,12 +2,20 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use super::{Exit, Output, SOCKET, complain, objects::Source, print, print_json, scope::on_node};
+use anyhow::{Result, anyhow, bail};
+
+use super::{
+    Exit, Output, complain,
+    objects::Source,
+    print, print_json,
+    scope::{Asked, Scope},
+};
 use crate::{
     api::{
         client,
-        proto::{Answer, Explanation, Party, Passing, ServiceExplanation, Side},
+        proto::{Answer, Explanation, Found, Live, Party, Passing, ServiceExplanation, Side},
     },
+    cluster::agents::Selection,
     explain::{End, Port, Query, answer},
 };
 
@@ -22,12 +30,17 @@ pub(super) struct Args {
     /// Destination port; without it, everything is asked about.
     #[arg(long, value_name = "PORT/PROTO")]
     port: Option<Port>,
+    /// Read the maps of the ends' nodes, too, and tell whether the kernel would decide as policy says.
+    #[arg(long, conflicts_with = "manifests")]
+    live: bool,
     #[command(flatten)]
     source: Source,
-    /// The agent that listens there [default: where neither manifests nor a cluster are given that of this node, where
-    /// there is one; else the cluster is asked].
+    /// The agent that is asked, where neither manifests nor a cluster are given [default: that of this node; where there is
+    /// none, the cluster].
     #[arg(long, value_name = "PATH", env = "PALISADE_SOCKET")]
     socket: Option<PathBuf>,
+    #[command(flatten)]
+    agents: Selection,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -39,22 +52,10 @@ pub(super) fn run(args: &Args) -> Exit {
         to: args.to.clone(),
         port: args.port,
     };
-    let socket = args.socket.clone();
-    let socket = socket.or_else(|| on_node().then(|| SOCKET.into()));
-    let answer = match socket.filter(|_| !args.source.is_given()) {
-        None => from_objects(&args.source, &query),
-        Some(socket) => {
-            let query = serde_urlencoded::to_string(&query).map_err(|error| error.to_string());
-            query.and_then(|query| {
-                let path = format!("/v1/explain?{query}");
-                client::get(&socket, &path).map_err(|error| error.to_string())
-            })
-        }
-    };
-    let answer = match answer {
+    let answer = match ask(args, &query) {
         Ok(answer) => answer,
         Err(error) => {
-            complain(format_args!("{error}"));
+            complain(format_args!("{error:#}"));
             return Exit::Unknown;
         }
     };
@@ -65,12 +66,61 @@ pub(super) fn run(args: &Args) -> Exit {
     exit(&answer)
 }
 
-fn from_objects(source: &Source, query: &Query) -> Result<Answer, String> {
-    let objects = source.load_whole().map_err(|error| format!("{error:#}"))?;
-    answer(&objects.index(), &objects.nodes(), query).map_err(|failure| failure.error)
+fn ask(args: &Args, query: &Query) -> Result<Answer> {
+    let scope = Scope {
+        // An agent's own variable is no word against a cluster.
+        socket: args.socket.clone().filter(|_| !args.source.is_given()),
+        access: args.source.access(),
+        agents: args.agents.clone(),
+    };
+    match scope.asked() {
+        Asked::Agent(socket) if !args.source.is_given() => {
+            let (query, live) = (serde_urlencoded::to_string(query)?, args.live);
+            Ok(client::get(
+                &socket,
+                &format!("/v1/explain?{query}&live={live}"),
+            )?)
+        }
+        _ if args.live => from_agents(&scope, query),
+        _ => {
+            let objects = args.source.load_whole()?;
+            let answer = answer(&objects.index(), &objects.nodes(), query);
+            answer.map_err(|failure| anyhow!(failure.error))
+        }
+    }
+}
+
+/// What the agents of a cluster say: each reads the maps of its node.
+fn from_agents(scope: &Scope, query: &Query) -> Result<Answer> {
+    let (from, to) = (query.from.to_string(), query.to.to_string());
+    let port = query.port.map(|port| port.to_string());
+    let mut command = vec![
+        "explain", "--live", "-o", "json", "--from", &from, "--to", &to,
+    ];
+    command.extend(port.iter().flat_map(|port| ["--port", port]));
+    let (mut all, mut faults) = (None::<Answer>, Vec::new());
+    for (node, said) in scope.ask_all::<Answer>(&command)? {
+        match (said, &mut all) {
+            (Ok(answer), Some(all)) => all.take_live(&answer),
+            (Ok(answer), None) => all = Some(answer),
+            (Err(fault), _) => faults.push(format!("node {node} does not answer: {fault}")),
+        }
+    }
+    match all {
+        Some(answer) => {
+            faults
+                .iter()
+                .for_each(|fault| complain(format_args!("{fault}")));
+            Ok(answer)
+        }
+        None => bail!("{}", faults.join("; ")),
+    }
 }
 
 fn exit(answer: &Answer) -> Exit {
+    if !answer.differences().is_empty() {
+        return Exit::Differs;
+    }
     let is_known = |explanation: &Explanation| explanation.unknown.is_empty();
     let (allowed, known) = match answer {
         Answer::Ends(explanation) => (explanation.allowed, is_known(explanation)),
@@ -98,6 +148,13 @@ fn text(answer: &Answer) -> String {
         Answer::Service(service) => write_service(&mut text, service),
     }
     .expect("a String takes every text");
+    let differences = answer.differences();
+    if !differences.is_empty() {
+        text.push('\n');
+    }
+    for difference in differences {
+        writeln!(text, "the kernel differs: {difference}").expect("a String takes every text");
+    }
     text
 }
 
@@ -209,6 +266,7 @@ fn write_side(
         allowing,
         misses,
         passes,
+        live,
     } = side;
     let verdict = match allowed {
         true => "allowed",
@@ -217,7 +275,8 @@ fn write_side(
     };
     writeln!(text, "\n{direction} of {namespace}/{pod}: {verdict}")?;
     if policies.is_empty() {
-        return writeln!(text, "  no policy isolates it");
+        writeln!(text, "  no policy isolates it")?;
+        return write_live(text, live.as_ref(), everything);
     }
     writeln!(text, "  isolated by {}", policies.join(", "))?;
     if !audited.is_empty() {
@@ -243,7 +302,45 @@ fn write_side(
             writeln!(text, "  none of them has a rule")?;
         }
     }
-    Ok(())
+    write_live(text, live.as_ref(), everything)
+}
+
+/// What the maps say.
+fn write_live(text: &mut String, live: Option<&Live>, everything: bool) -> std::fmt::Result {
+    let Some(live) = live else { return Ok(()) };
+    if let Some(unknown) = &live.unknown {
+        return writeln!(text, "  in the kernel: not known: {unknown}");
+    }
+    let Some(found) = &live.found else {
+        return Ok(());
+    };
+    let Found {
+        slot,
+        table,
+        class,
+        class_by,
+        cell,
+        allowed,
+        passes,
+    } = found;
+    let by = match class_by.as_str() {
+        "nothing" => "no peer list has it".to_owned(),
+        by => format!("by its {by}"),
+    };
+    let way = match cell.as_str() {
+        "none" => format!("table {table}, which is for all"),
+        cell => format!("table {table}, class {class} ({by}), the cell of the {cell}"),
+    };
+    let verdict = match (allowed, everything) {
+        (_, true) => format!("passes: {}", passing(passes)),
+        (true, false) => "allowed".to_owned(),
+        (false, false) => "denied".to_owned(),
+    };
+    writeln!(
+        text,
+        "  in the kernel of {}: slot {slot}, {way}: {verdict}",
+        live.node
+    )
 }
 
 fn party(party: &Party) -> String {

@@ -29,9 +29,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Whether anything is said of it.
+    /// Whether anything is said of it. Agents judge what is, and not what will be.
     pub(super) const fn is_given(&self) -> bool {
-        !self.manifests.is_empty() || self.kubeconfig.is_some() || self.context.is_some()
+        let somewhere = self.kubeconfig.is_some() || self.context.is_some();
+        !self.manifests.is_empty() || somewhere || self.enforced
     }
 
     /// How the cluster is reached.

@@ -28,7 +28,7 @@ pub(super) struct Scope {
         env = "PALISADE_SOCKET",
         conflicts_with_all = ["kubeconfig", "context", "agent_namespace", "node"]
     )]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     #[command(flatten)]
     pub(super) access: Access,
     #[command(flatten)]
@@ -44,16 +44,12 @@ pub(super) enum Asked {
     Cluster,
 }
 
-/// Whether there is an agent on this node, at the usual place.
-pub(super) fn on_node() -> bool {
-    // One that is about to listen is meant, too.
-    let beside_agent = std::env::var_os("PALISADE_NODE_NAME").is_some();
-    beside_agent || Path::new(SOCKET).exists()
-}
-
 impl Scope {
     pub(super) fn asked(&self) -> Asked {
-        self.asked_at(Path::new(SOCKET), on_node())
+        let usual = Path::new(SOCKET);
+        // An agent that is about to listen is the one that is meant, too.
+        let beside_agent = std::env::var_os("PALISADE_NODE_NAME").is_some();
+        self.asked_at(usual, beside_agent || usual.exists())
     }
 
     /// Whoever speaks of a cluster means it, also on a node.

@@ -175,11 +175,11 @@ async fn answer(cluster: &Cluster, agent: &Agent, command: &[&str]) -> Result<St
     judge(text, ended)
 }
 
-/// What a command printed, if it answered: no is an answer, too.
+/// What a command printed, if it answered: no is an answer, too, and so is that it is not known.
 fn judge(text: String, Ended { code, complaint }: Ended) -> Result<String, String> {
     match code {
         Some(0) => Ok(text),
-        Some(1) if !text.is_empty() => Ok(text),
+        Some(_) if !text.is_empty() => Ok(text),
         _ if !complaint.is_empty() => Err(complaint),
         Some(code) => Err(format!("it exits {code}")),
         None => Err("the connection ended".to_owned()),

@@ -11,10 +11,13 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use palisade_policy::generate::is_stable;
+use palisade_policy::{generate::is_stable, model::Name};
 use serde::{Deserialize, Serialize};
 
+pub use self::hits::Hits;
 use crate::api::proto::{Flow, Inventory as Told, Party, PolicyName, Record, Span};
+
+mod hits;
 
 /// Records that are kept; of more the one that was seen longest ago goes.
 const RECORDS: usize = 10_000;
@@ -62,6 +65,7 @@ impl End {
 pub struct Inventory {
     file: PathBuf,
     records: HashMap<Key, Record>,
+    hits: Hits,
     span: Span,
     written: Timestamp,
     /// Of how many packets no flow told, since the agent started.
@@ -75,14 +79,17 @@ struct File {
     /// When it was written.
     at: Timestamp,
     told: Told,
+    #[serde(default)]
+    hits: Vec<hits::Entry>,
 }
 
 const VERSION: u32 = 1;
 
 impl Inventory {
-    /// What a predecessor has left, or nothing yet. What cannot be read is left aside, and said.
+    /// What a predecessor has left, or nothing yet. What cannot be read is left aside, and said. `allowed`: it is told of
+    /// allowed flows, too.
     #[must_use]
-    pub fn open(file: PathBuf, node: &str, now: Timestamp) -> Self {
+    pub fn open(file: PathBuf, node: &str, allowed: bool, now: Timestamp) -> Self {
         let left = match read(&file) {
             Ok(left) => left,
             Err(error) => {
@@ -93,6 +100,7 @@ impl Inventory {
         let mut inventory = Self {
             file,
             records: HashMap::new(),
+            hits: Hits::default(),
             span: Span {
                 node: node.to_owned(),
                 since: now,
@@ -101,15 +109,20 @@ impl Inventory {
                 flows: 0,
                 lost: 0,
                 forgotten: 0,
+                allowed_since: allowed.then_some(now),
+                unattributed: 0,
             },
             written: now,
             lost: 0,
         };
-        if let Some(File { at, told, .. }) = left {
+        if let Some(File { at, told, hits, .. }) = left {
+            let since = told.span.allowed_since.or(inventory.span.allowed_since);
             inventory.span = Span {
                 node: node.to_owned(),
+                allowed_since: since.filter(|_| allowed),
                 ..told.span
             };
+            inventory.hits = Hits::read(hits);
             let away = now.duration_since(at).as_secs();
             inventory.span.away_seconds += u64::try_from(away).unwrap_or(0);
             for record in told.records {
@@ -122,6 +135,9 @@ impl Inventory {
     /// Adds a flow.
     pub(super) fn add(&mut self, flow: &Flow, now: Timestamp) {
         self.span.flows += 1;
+        if !self.hits.count(flow, now) {
+            self.span.unattributed += 1;
+        }
         let key = Key {
             verdict: flow.verdict.clone(),
             reason: flow.reason.clone(),
@@ -175,6 +191,7 @@ impl Inventory {
             version: VERSION,
             at: now,
             told: self.told(now, Vec::new()),
+            hits: self.hits.entries(),
         };
         match serde_json::to_vec(&file) {
             Ok(text) => Some((self.file.clone(), text)),
@@ -190,13 +207,28 @@ impl Inventory {
         let mut records: Vec<_> = self.records.values().cloned().collect();
         records.sort_by_key(|record| std::cmp::Reverse((record.last, record.flows)));
         Told {
-            span: Span {
-                until: now,
-                ..self.span.clone()
-            },
+            span: self.span(now),
             records,
             staged,
         }
+    }
+
+    /// Over which time it was looked.
+    pub(super) fn span(&self, now: Timestamp) -> Span {
+        Span {
+            until: now,
+            ..self.span.clone()
+        }
+    }
+
+    /// How often policies decided.
+    pub(super) const fn hits(&self) -> &Hits {
+        &self.hits
+    }
+
+    /// A policy is gone.
+    pub(super) fn forget_policy(&mut self, policy: &Name) {
+        self.hits.forget(&policy.namespace, &policy.name);
     }
 
     fn make_room(&mut self) {
@@ -250,10 +282,10 @@ pub(super) fn write(file: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn flow(verdict: &str, pod: &str, hash: &str, port: u16) -> Flow {
+    pub(crate) fn flow(verdict: &str, pod: &str, hash: &str, port: u16) -> Flow {
         let party = |name: &str| Party {
             namespace: Some("x".to_owned()),
             pod: Some(name.to_owned()),
@@ -297,7 +329,7 @@ mod tests {
 
     #[test]
     fn pods_of_a_workload_are_one_and_other_ports_are_another_record() {
-        let mut inventory = Inventory::open(nowhere(), "n1", at(0));
+        let mut inventory = Inventory::open(nowhere(), "n1", false, at(0));
         for (hash, port, time) in [("1", 80, 5), ("2", 80, 9), ("2", 81, 7)] {
             inventory.add(&flow("audited", "web", hash, port), at(time));
         }
@@ -316,13 +348,14 @@ mod tests {
     #[test]
     fn it_outlives_the_agent_and_says_how_long_nobody_looked() -> io::Result<()> {
         let file = std::env::temp_dir().join(format!("palisade-inventory-{}", std::process::id()));
-        let mut inventory = Inventory::open(file.clone(), "n1", at(0));
+        let mut inventory = Inventory::open(file.clone(), "n1", false, at(0));
         inventory.add(&flow("audited", "web", "1", 80), at(1));
         inventory.lost(3);
         assert!(!inventory.is_due(at(30)) && inventory.is_due(at(60)));
         let (path, text) = inventory.write_down(at(60)).expect("JSON");
         write(&path, &text)?;
-        let successor = Inventory::open(file.clone(), "n1", at(100)).told(at(101), Vec::new());
+        let successor =
+            Inventory::open(file.clone(), "n1", false, at(100)).told(at(101), Vec::new());
         assert_eq!(
             successor.records,
             inventory.told(at(60), Vec::new()).records
@@ -336,7 +369,7 @@ mod tests {
         assert_eq!((since, away_seconds, lost), (at(0), 40, 3));
         fs::write(&file, "{}")?;
         assert!(
-            Inventory::open(file.clone(), "n1", at(0))
+            Inventory::open(file.clone(), "n1", false, at(0))
                 .told(at(0), Vec::new())
                 .records
                 .is_empty()
@@ -345,8 +378,28 @@ mod tests {
     }
 
     #[test]
+    fn it_knows_since_when_it_is_told_of_allowed_flows() -> io::Result<()> {
+        let file = std::env::temp_dir().join(format!("palisade-allowed-{}", std::process::id()));
+        let open = |allowed, now| Inventory::open(file.clone(), "n1", allowed, at(now));
+        let since = |inventory: &Inventory| inventory.span(at(100)).allowed_since;
+        for (allowed, now, expected) in [
+            (false, 1, None),
+            (true, 2, Some(at(2))),
+            (true, 3, Some(at(2))),
+            (false, 4, None),
+            (true, 5, Some(at(5))),
+        ] {
+            let mut inventory = open(allowed, now);
+            assert_eq!(since(&inventory), expected, "at {now}");
+            let (path, text) = inventory.write_down(at(now)).expect("JSON");
+            write(&path, &text)?;
+        }
+        fs::remove_file(file)
+    }
+
+    #[test]
     fn it_is_bounded_in_number_and_in_age() {
-        let mut inventory = Inventory::open(nowhere(), "n1", at(0));
+        let mut inventory = Inventory::open(nowhere(), "n1", false, at(0));
         for number in 0..RECORDS + 5 {
             let name = format!("web-{number}");
             inventory.add(&flow("audited", &name, "1", 80), at(number as i64));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,19 +25,19 @@ use palisade_dataplane::{
         program::{Programs, Role},
     },
     load::{self, Clock, Loaded},
-    maps::Maps,
+    maps::{Maps, lookup::Lookup},
     pins::{MapSet, Pins},
     plan::OnOverflow,
 };
 use palisade_policy::{
     compile::Limits,
     model::Name,
-    table::{Change, Compiled},
+    table::{Change, Compiled, Direction},
 };
 
 use crate::{
     api::proto::{Foreign, MapStatus},
-    config::{Attach, Config, ExistingConnections, FlowLog, OnOverflow as Overflow, Switch},
+    config::{Attach, Config, ExistingConnections, OnOverflow as Overflow, Switch},
 };
 
 /// What reading the maps may cost: one part in so many of a processor's time.
@@ -388,6 +389,19 @@ impl Kernel {
         Ok(())
     }
 
+    /// What the maps say of a pod's device, which is its slot, and of the pod and a peer.
+    pub(super) fn look_up(
+        &self,
+        slot: u16,
+        ifindex: u32,
+        direction: Direction,
+        peer: IpAddr,
+    ) -> anyhow::Result<(u16, Lookup)> {
+        let maps = self.dataplane.store();
+        let known = maps.interface(ifindex)?.slot;
+        Ok((known, maps.look_up(slot, direction, peer)?))
+    }
+
     /// The pod of a slot.
     pub(super) fn pod_of(&self, slot: u16) -> Option<&Name> {
         self.dataplane.pod_of(slot)
@@ -503,7 +517,7 @@ fn settings(config: &Config, hz: u32) -> anyhow::Result<Settings> {
     if config.existing_connections == ExistingConnections::Keep {
         flags |= Told::KEEP_CONNECTIONS;
     }
-    if config.allowed_flows == Switch::On || config.flows.flow_log == FlowLog::All {
+    if config.tells_allowed() {
         flags |= Told::REPORT_ALLOWED;
     }
     Ok(Settings {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use palisade_policy::{
     evaluate::enforces,
     index::{Index, Pod},
@@ -15,6 +16,7 @@ use crate::{
         AuditStatus, Condition, DeviceStatus, DirectionStatus, DriftStatus, Issue, ObjectName,
         PodStatus, Status,
     },
+    policies::Facts,
     source::Effect,
 };
 
@@ -103,8 +105,6 @@ impl Engine {
         let (_, unenforced) = self.pods.count();
         let conditions = self.conditions(&unenforced);
         let pods = self.local_pods();
-        let issues = self.issues.iter().map(Issue::from);
-        let compiled = self.compiler.issues();
         let exits = self.kernel.scan().exits.iter().map(|exit| {
             let reason = self.kernel.unattached(exit.ifindex).map(ToOwned::to_owned);
             DeviceStatus {
@@ -123,7 +123,7 @@ impl Engine {
             attach: self.kernel.strategy().to_owned(),
             pods,
             exits: exits.collect(),
-            issues: issues.chain(compiled.iter().map(Issue::from)).collect(),
+            issues: self.all_issues(),
             maps: self.kernel.maps(),
             foreign: self.kernel.foreign(),
             plugin: self.plugin.clone(),
@@ -137,6 +137,24 @@ impl Engine {
             },
             // The server knows it.
             events_lost: 0,
+        }
+    }
+
+    /// What is wrong with objects and files.
+    fn all_issues(&self) -> Vec<Issue> {
+        let issues = self.issues.iter().map(Issue::from);
+        let compiled = self.compiler.issues();
+        issues.chain(compiled.iter().map(Issue::from)).collect()
+    }
+
+    /// What is known of policies.
+    pub(super) fn facts(&mut self) -> Facts {
+        self.inventory.lost((self.lost)());
+        Facts {
+            index: self.compiler.index().clone(),
+            issues: self.all_issues(),
+            hits: self.inventory.hits().clone(),
+            span: self.inventory.span(Timestamp::now()),
         }
     }
 

@@ -11,11 +11,11 @@ use super::Pod;
 /// The live pods that claim each address. An address is given to a new pod before the API tells that its
 /// former owner is gone, and events come in any order: so each pod has a claim of its own, and losing one
 /// pod takes away its claim only.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Claims(BTreeMap<IpAddr, Claimants>);
 
 /// Almost every address is claimed once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Claimants {
     One(Arc<Pod>),
     More(Vec<Arc<Pod>>),

@@ -10,14 +10,14 @@ use super::{Group, GroupId, strings::Strings};
 use crate::model::{Labels, Mode, NamedPort};
 
 /// Each group once, with the number of its pods.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     pods: HashMap<Content, usize>,
     created: u32,
 }
 
 /// A group, compared by what it is instead of by its number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Content(Arc<Group>);
 
 impl PartialEq for Content {

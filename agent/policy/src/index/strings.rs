@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 /// One copy of each string: the names of nodes, the keys and values of labels.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Strings {
     known: HashSet<Arc<str>>,
     /// The number of strings when those out of use were last dropped.

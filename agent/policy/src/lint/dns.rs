@@ -6,15 +6,12 @@ use crate::{
     evaluate::rules,
     explain::ports,
     model::{Key, Name, Peer, Peers, Policy, Protocol, Rule},
+    population::{Crowd, Population},
     service::is_dns,
     table::{Direction, Traffic},
 };
 
-use super::{
-    Finding,
-    population::{Crowd, Population},
-    problem::Problem,
-};
+use super::{Finding, problem::Problem};
 
 /// A question for a name.
 const DNS: Traffic = Traffic::Port(Protocol::Udp, 53);

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::{
     evaluate::rules,
     model::{Key, is_system},
+    population::Population,
     table::Direction,
 };
 
-use super::{Finding, population::Population, problem::Problem};
+use super::{Finding, problem::Problem};
 
 pub(super) fn check(population: &Population<'_>, findings: &mut Vec<Finding>) {
     // Of each namespace: its pods, and those that nothing isolates, by direction.

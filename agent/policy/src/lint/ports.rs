@@ -3,14 +3,11 @@
 use crate::{
     evaluate::rules,
     model::{Key, Peer, Peers, Policy, PortNumber, Ports, Rule},
+    population::{Crowd, Population},
     table::Direction,
 };
 
-use super::{
-    Finding, nearest,
-    population::{Crowd, Population},
-    problem::Problem,
-};
+use super::{Finding, nearest, problem::Problem};
 
 pub(super) fn check(population: &Population<'_>, findings: &mut Vec<Finding>) {
     for policy in population.index.policies() {

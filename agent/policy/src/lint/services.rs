@@ -6,15 +6,12 @@ use crate::{
     evaluate::rules,
     explain::ports,
     model::{Key, Name, NamedPort, Service, ServicePort, TargetPort},
+    population::{Crowd, Population},
     service::port_at,
     table::{Direction, Traffic},
 };
 
-use super::{
-    Finding, nearest,
-    population::{Crowd, Population},
-    problem::Problem,
-};
+use super::{Finding, nearest, problem::Problem};
 
 pub(super) fn check(
     population: &Population<'_>,

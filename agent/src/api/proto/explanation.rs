@@ -49,6 +49,83 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// All that it explains: of a Service, each of its backends.
+    pub fn explanations(&self) -> impl Iterator<Item = &Explanation> {
+        let (ends, service) = match self {
+            Self::Ends(ends) => (Some(&**ends), None),
+            Self::Service(service) => (None, Some(service)),
+        };
+        let ports = service.into_iter().flat_map(|service| &service.ports);
+        let backends = ports.flat_map(|port| &port.backends);
+        ends.into_iter()
+            .chain(backends.filter_map(|backend| backend.explanation.as_ref()))
+    }
+
+    /// The same, to be added to.
+    pub fn explanations_mut(&mut self) -> impl Iterator<Item = &mut Explanation> {
+        let (ends, service) = match self {
+            Self::Ends(ends) => (Some(&mut **ends), None),
+            Self::Service(service) => (None, Some(service)),
+        };
+        let ports = service.into_iter().flat_map(|service| &mut service.ports);
+        let backends = ports.flat_map(|port| &mut port.backends);
+        ends.into_iter()
+            .chain(backends.filter_map(|backend| backend.explanation.as_mut()))
+    }
+
+    /// Takes what another agent has read for the same ends, where this one cannot look.
+    pub fn take_live(&mut self, other: &Self) {
+        for explanation in self.explanations_mut() {
+            let same = |it: &&Explanation| {
+                (&it.from, &it.to, it.port, &it.protocol)
+                    == (
+                        &explanation.from,
+                        &explanation.to,
+                        explanation.port,
+                        &explanation.protocol,
+                    )
+            };
+            let Some(other) = other.explanations().find(same) else {
+                continue;
+            };
+            for (side, other) in [
+                (&mut explanation.egress, &other.egress),
+                (&mut explanation.ingress, &other.ingress),
+            ] {
+                if let (Some(side), Some(other)) = (side, other)
+                    && other
+                        .live
+                        .as_ref()
+                        .is_some_and(|live| live.unknown.is_none())
+                {
+                    side.live.clone_from(&other.live);
+                }
+            }
+        }
+    }
+
+    /// What the kernel decides otherwise than policy says, each in a line.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for explanation in self.explanations() {
+            let sides = [
+                ("egress", &explanation.egress),
+                ("ingress", &explanation.ingress),
+            ];
+            for (direction, side) in sides {
+                let Some(side) = side else { continue };
+                if let Some(differs) = side.live.as_ref().and_then(|live| live.differs.as_ref()) {
+                    all.push(format!(
+                        "{direction} of {}/{}: {differs}",
+                        side.namespace, side.pod
+                    ));
+                }
+            }
+        }
+        all
+    }
+
     /// Whether what was asked about passes, all of it.
     #[must_use]
     pub fn allowed(&self) -> bool {
@@ -193,6 +270,46 @@ pub struct Side {
     /// The rules that do not, nearest first.
     pub misses: Vec<Miss>,
     /// All that this end allows.
+    pub passes: Passing,
+    /// What the maps of the pod's node say, where that was asked, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+}
+
+/// What the kernel would decide for one end, as an agent reads it in the maps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Live {
+    /// The agent's node.
+    pub node: String,
+    /// What it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+    /// In what that is other than policy says; absent where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differs: Option<String>,
+    /// Why it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+}
+
+/// What was found in the maps, in the order in which a program looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// The pod's slot.
+    pub slot: u16,
+    /// The verdict table of the direction; 0 denies all, 1 allows all.
+    pub table: u32,
+    /// The class of the other end.
+    pub class: u32,
+    /// By what that is known: `address`, `block`, or `nothing`.
+    pub class_by: String,
+    /// Which cell of the table it was: that of the `class`, the `default`, or `none` where the table is for all.
+    pub cell: String,
+    /// Whether what was asked about passes, all of it.
+    pub allowed: bool,
+    /// All that passes.
     pub passes: Passing,
 }
 

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// All pods that policies can speak of.
-pub(super) struct Population<'a> {
-    pub(super) index: &'a Index,
+pub(crate) struct Population<'a> {
+    pub(crate) index: &'a Index,
     /// By namespace.
     crowds: Vec<Crowd<'a>>,
     namespaces: BTreeMap<&'a str, Range<usize>>,
@@ -24,10 +24,10 @@ pub(super) struct Population<'a> {
 }
 
 /// Pods that are one to every selector and every named port.
-pub(super) struct Crowd<'a> {
-    pub(super) group: &'a Group,
+pub(crate) struct Crowd<'a> {
+    pub(crate) group: &'a Group,
     /// At least one, by name.
-    pub(super) pods: Vec<&'a Arc<Pod>>,
+    pub(crate) pods: Vec<&'a Arc<Pod>>,
     /// The policies that isolate their ingress, by name.
     ingress: Vec<&'a Policy>,
     /// Those that isolate their egress.
@@ -36,7 +36,7 @@ pub(super) struct Crowd<'a> {
 
 impl<'a> Crowd<'a> {
     /// The policies that isolate them, by name.
-    pub(super) fn isolating(&self, direction: Direction) -> &[&'a Policy] {
+    pub(crate) fn isolating(&self, direction: Direction) -> &[&'a Policy] {
         match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
@@ -45,7 +45,7 @@ impl<'a> Crowd<'a> {
 }
 
 impl<'a> Population<'a> {
-    pub(super) fn of(index: &'a Index) -> Self {
+    pub(crate) fn of(index: &'a Index) -> Self {
         let mut groups: BTreeMap<_, Crowd<'a>> = BTreeMap::new();
         for pod in index.pods().filter(|pod| pod.counts()) {
             let group: &Group = &pod.group;
@@ -97,17 +97,17 @@ impl<'a> Population<'a> {
     }
 
     /// All of them.
-    pub(super) fn crowds(&self) -> &[Crowd<'a>] {
+    pub(crate) fn crowds(&self) -> &[Crowd<'a>] {
         &self.crowds
     }
 
     /// Those of a namespace.
-    pub(super) fn crowds_of(&self, namespace: &str) -> &[Crowd<'a>] {
+    pub(crate) fn crowds_of(&self, namespace: &str) -> &[Crowd<'a>] {
         &self.crowds[self.place(namespace)]
     }
 
     /// Those of a namespace that a selector matches.
-    pub(super) fn selected<'b>(
+    pub(crate) fn selected<'b>(
         &'b self,
         namespace: &str,
         selector: &'b Selector,
@@ -117,7 +117,7 @@ impl<'a> Population<'a> {
     }
 
     /// Those of the namespaces that match, or of the policy's own where nothing is said of namespaces.
-    pub(super) fn peers<'b>(
+    pub(crate) fn peers<'b>(
         &'b self,
         policy: &'b Policy,
         namespaces: Option<&'b Selector>,
