@@ -1,13 +1,14 @@
 //! The command line. The names of commands and flags, their defaults and the exit codes are a contract.
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use palisade_dataplane::bpffs;
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 
 mod audit;
 mod check;
+mod completion;
 mod connectivity;
 mod explain;
 mod flows;
@@ -125,6 +127,11 @@ enum Command {
     ///
     /// Exits 0 when nothing is left, 1 when something is, or an agent is at work, or a node was not reached.
     Uninstall(uninstall::Args),
+    /// Print what completes commands and flags in a shell.
+    ///
+    /// For bash: `source <(palisade completion bash)`. For `kubectl palisade`: `palisade completion kubectl`, into a program
+    /// `kubectl_complete-palisade` where kubectl finds it.
+    Completion(completion::Args),
     /// Mount a bpf filesystem on a folder where there is none; the chart's init container does.
     ///
     /// Exits 0 when there is one, 1 when none can be mounted.
@@ -172,13 +179,31 @@ enum Exit {
     Differs = 4,
 }
 
+/// All commands and flags.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The same, called as its user does: under the name `kubectl-palisade` it is a command of kubectl.
+fn as_called(program: Option<OsString>) -> clap::Command {
+    let program = program.map(PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_name);
+    match name.is_some_and(|name| name == "kubectl-palisade") {
+        true => command().bin_name("kubectl palisade"),
+        false => command(),
+    }
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
     if let Ok(command) = std::env::var(plugin::COMMAND) {
         return plugin::main(&command);
     }
-    let exit = match Cli::parse().command {
+    let matches = as_called(std::env::args_os().next()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let exit = match cli.command {
         Command::Agent(config) => crate::runtime::run(config).map(|()| Exit::Yes),
         Command::Status(args) => Ok(status::run(&args)),
         Command::Pods(args) => Ok(pods::run(&args)),
@@ -196,6 +221,7 @@ pub fn main() -> ExitCode {
         Command::Connectivity(args) => Ok(connectivity::run(&args)),
         Command::InstallPlugin(args) => install_plugin(&args).map(|()| Exit::Yes),
         Command::Uninstall(args) => uninstall::run(&args),
+        Command::Completion(args) => Ok(completion::run(&args)),
         Command::MountBpffs(args) => mount_bpffs(&args.folder).map(|()| Exit::Yes),
     };
     let exit = exit.unwrap_or_else(|error| {
@@ -251,12 +277,25 @@ fn complain(what: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn no_command_has_flags_that_contradict_each_other() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn as_a_plugin_of_kubectl_it_says_so() {
+        for (program, name) in [
+            ("/usr/local/bin/kubectl-palisade", "kubectl palisade"),
+            ("./palisade-x86_64", "palisade-x86_64"),
+            ("palisade", "palisade"),
+        ] {
+            let error = as_called(Some(program.into()))
+                .try_get_matches_from([program, "status", "--nonsense"])
+                .expect_err("no such flag");
+            let usage = format!("Usage: {name} status ");
+            assert!(error.to_string().contains(&usage), "{error}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use palisade::{
         RuleName, ServiceExplanation, ServiceName, ServicePassing, Side, Span, Status,
     },
     check::{self, Finding, Report},
+    cli,
     cluster::{
         agents::AgentSet,
         status::{self, ClusterStatus, NodeStatus},
@@ -487,6 +488,53 @@ fn every_effect_is_documented() {
         Effect::Enforced,
     ] {
         assert!(words.contains(effect.name()), "{}", effect.name());
+    }
+}
+
+/// The commands of ours in a page's lines of code, as words, without what the shell does around them. Those behind a
+/// prompt are run by the test of their page.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let lines = page.replace("\\\n", " ");
+    let lines = lines.lines().filter_map(|line| line.strip_prefix("    "));
+    let ours = lines.filter_map(|line| {
+        let line = line.trim_start();
+        match line.split_once(" -- palisade ") {
+            Some((_, rest)) => Some(rest),
+            None => line.strip_prefix("palisade "),
+        }
+    });
+    let shells = ["#", ">", "<", "|", "&&"];
+    let words = ours.map(|line| {
+        let words = line.split_whitespace().map(str::to_owned);
+        let words = words.take_while(|word| !shells.contains(&word.as_str()));
+        ["palisade".to_owned()].into_iter().chain(words).collect()
+    });
+    words.collect()
+}
+
+#[test]
+fn every_command_that_a_page_shows_is_one() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let folders = [docs.clone(), docs.join("runbooks")].into_iter();
+    let files = folders.flat_map(|folder| fs::read_dir(folder).expect("a folder"));
+    let files = files.map(|file| file.expect("a page").path());
+    let mut seen = 0;
+    for page in files.filter(|file| file.is_file()) {
+        for words in commands(&fs::read_to_string(&page).expect("a page")) {
+            if let Err(error) = cli::command().try_get_matches_from(&words) {
+                panic!("{}: {words:?}: {error}", page.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn every_command_is_documented() {
+    let words = words();
+    for command in cli::command().get_subcommands() {
+        assert!(words.contains(command.get_name()), "{}", command.get_name());
     }
 }
 

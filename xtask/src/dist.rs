@@ -109,6 +109,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Writes a manual page of every command.
+pub(crate) fn man() -> Result<()> {
+    setup::ebpf()?;
+    let pages = folder()?.join("man");
+    // A command that is gone has none.
+    if pages.exists() {
+        fs::remove_dir_all(&pages).with_context(|| format!("remove {}", pages.display()))?;
+    }
+    let mut write = command("cargo run --quiet --package palisade --example man --");
+    shell::run(write.arg(&pages))?;
+    println!("man --local-file {}", pages.join("palisade.1").display());
+    Ok(())
+}
+
 /// Builds Palisade for an architecture, and sees that the binary is as promised; where it is.
 pub(crate) fn binary(target: Target) -> Result<PathBuf> {
     setup::ebpf()?;

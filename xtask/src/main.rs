@@ -44,6 +44,8 @@ enum Command {
     Kernels(kernels::Options),
     /// Build the static release binary into target/dist
     Dist(dist::Options),
+    /// Write the manual pages into target/dist/man
+    Man,
     /// Build the image into target/dist, as an archive that every engine loads
     Image(dist::Options),
     /// Write deploy/kustomize anew, from the chart
@@ -79,6 +81,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Dist(options) => dist::run(&options),
+        Command::Man => dist::man(),
         Command::Image(options) => image::run(&options),
         Command::Manifests(options) => deploy::run(&options),
         Command::Cluster(command) => cluster::run(&command),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use self::{
     filter::{Filters, Selection},
@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Only so many, the newest [default: 20; with --since all that are remembered, with --follow none].
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Only those since then: a time (RFC 3339), or for how long (5m, 1h30m).
+    /// Only those since then: a time (RFC 3339), or for how long (5m, 1h30m, 7d).
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
     /// Go on with what comes.
@@ -91,8 +91,9 @@ pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let age: SignedDuration = text
-        .parse()
+    let age = text
+        .parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .map_err(|_error| "expected a time of RFC 3339, or a duration as 5m".to_owned())?;
     Timestamp::now()
         .checked_sub(age.abs())
@@ -283,6 +284,8 @@ mod tests {
         let now = Timestamp::now();
         let age = now.duration_since(since("90m").expect("an age"));
         assert!((age.as_secs() - 5400).abs() < 10, "{age}");
+        let week = now.duration_since(since("7d").expect("days"));
+        assert!((week.as_secs() - 7 * 86400).abs() < 10, "{week}");
         assert!(since("yesterday").is_err());
     }
 }
