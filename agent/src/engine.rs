@@ -26,6 +26,7 @@ use self::{
     modes::Modes,
     pods::Pods,
     scanner::Scanner,
+    update::LeftOut,
 };
 use crate::{
     api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, Status},
@@ -127,6 +128,8 @@ pub struct Summary {
     pub issues: usize,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
+    /// Addresses and blocks for which there was no room.
+    pub left_out: [usize; 2],
     /// The highest slot in use.
     pub slots: u16,
     /// Whether the network plugin is installed, where it should be.
@@ -197,6 +200,8 @@ pub struct Engine {
     revision: u32,
     /// Why the last update is not whole.
     failure: Option<String>,
+    /// What the last update had no room for.
+    left_out: LeftOut,
     /// What others have changed so far.
     drift: Drift,
     flows: flows::Log,
@@ -271,6 +276,7 @@ impl Engine {
             waiting: Vec::new(),
             revision: 0,
             failure: None,
+            left_out: LeftOut::default(),
             drift: Drift::default(),
             flows: flows::Log::new(flow_log, Instant::now()),
             modes,

@@ -34,8 +34,9 @@ impl Engine {
             enforced,
             unenforced: unenforced.len(),
             conditions: self.conditions(&unenforced),
-            issues: self.issues.len(),
+            issues: self.issues.len() + self.left_out.issues.len(),
             maps: self.kernel.maps(),
+            left_out: self.left_out.counts,
             slots: self.kernel.highest_slot(),
             plugin: self.plugin.as_ref().map(|plugin| plugin.installed),
         };
@@ -108,7 +109,8 @@ impl Engine {
             (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
         });
         let issues = self.issues.iter().map(Issue::from);
-        let compiled = self.compiler.issues();
+        let mut compiled = self.compiler.issues();
+        compiled.extend(self.left_out.issues.iter().cloned());
         let exits = self.kernel.scan().exits.iter().map(|exit| {
             let reason = self.kernel.unattached(exit.ifindex).map(ToOwned::to_owned);
             DeviceStatus {
