@@ -6,12 +6,16 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use palisade_dataplane::load;
 use serde_json::Value;
 
+use self::entries::MapEntries;
 use crate::{
     cni::{folders::Folders, install},
     telemetry::flow_log,
 };
+
+mod entries;
 
 /// Where maps, programs and links are pinned.
 pub const BPFFS: &str = "/sys/fs/bpf/palisade";
@@ -110,6 +114,16 @@ pub struct Config {
     #[arg(long, value_enum, env = "PALISADE_ON_OVERFLOW", default_value_t)]
     pub on_overflow: OnOverflow,
 
+    /// How much a map of the kernel holds, where that is not the default; may be given again. Maps that are other than before
+    /// are made anew and filled before the programs use them, so that they grow without a gap.
+    #[arg(
+        long,
+        value_name = "MAP=N",
+        env = "PALISADE_MAP_ENTRIES",
+        value_delimiter = ','
+    )]
+    pub map_entries: Vec<MapEntries>,
+
     /// Whether policy is enforced. In audit what it denies passes, and is told.
     #[arg(long, value_enum, env = "PALISADE_MODE", default_value_t)]
     pub mode: Mode,
@@ -176,6 +190,13 @@ impl Config {
     #[must_use]
     pub fn tells_allowed(&self) -> bool {
         self.allowed_flows == Switch::On || self.flows.flow_log == FlowLog::All
+    }
+
+    /// What each map holds that is not to hold the default.
+    #[must_use]
+    pub fn entries(&self) -> load::Entries {
+        let entries = self.map_entries.iter();
+        entries.map(|of| (of.map, of.entries)).collect()
     }
 }
 

@@ -26,6 +26,7 @@ use self::{
     modes::Modes,
     pods::Pods,
     scanner::Scanner,
+    update::LeftOut,
 };
 use crate::{
     api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, PodStatus, Status},
@@ -137,6 +138,8 @@ pub struct Summary {
     pub issues: usize,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
+    /// Addresses and blocks for which there was no room.
+    pub left_out: [usize; 2],
     /// The highest slot in use.
     pub slots: u16,
     /// Whether the network plugin is installed, where it is to be.
@@ -222,6 +225,8 @@ pub struct Engine {
     revision: u32,
     /// Why the last update is not whole.
     failure: Option<String>,
+    /// What the last update had no room for.
+    left_out: LeftOut,
     /// What others have changed so far.
     drift: Drift,
     /// Until when somebody wants to be told of allowed flows.
@@ -300,6 +305,7 @@ impl Engine {
             waiting: Vec::new(),
             revision: 0,
             failure: None,
+            left_out: LeftOut::default(),
             drift: Drift::default(),
             listened: None,
             flows: flows::Log::new(flow_log, Instant::now()),

@@ -72,6 +72,8 @@ pub struct ApplyReport {
     pub denied: BTreeSet<Name>,
     /// Pods with a direction that keeps an earlier state for want of room.
     pub kept: BTreeSet<Name>,
+    /// Pods with ports that are denied for want of room.
+    pub narrowed: BTreeSet<Name>,
     /// Pods of which, for want of room, not all is told that is audited.
     pub unaudited: BTreeSet<Name>,
     /// What found no room.

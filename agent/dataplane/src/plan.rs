@@ -86,8 +86,8 @@ pub struct LeftOut {
     pub tables: BTreeSet<TableId>,
     /// Slots that are denied because the way to their tables does not fit.
     pub slots: BTreeSet<u16>,
-    /// Whether port sets found no room and are empty instead.
-    pub port_sets: bool,
+    /// Tables with a port set that found no room, and is empty instead.
+    pub port_sets: BTreeSet<TableId>,
 }
 
 impl LeftOut {
@@ -162,7 +162,7 @@ pub(crate) fn plan(
                 blocks,
                 tables: goal.unfit.keys().copied().collect(),
                 slots: goal.denied,
-                port_sets: !draft.emptied.is_empty(),
+                port_sets: emptied(&draft),
             },
             accounts: draft.accounts,
             steps: draft.steps,
@@ -202,6 +202,17 @@ impl Plan {
             | Op::Config(_) => false,
         }
     }
+}
+
+/// The tables of a draft that have a cell whose port set did not fit.
+fn emptied(draft: &Draft<'_>) -> BTreeSet<TableId> {
+    let accounts = draft.emptied.iter();
+    accounts
+        .filter_map(|account| match account {
+            Account::Table(table) => Some(*table),
+            Account::Present(_) => None,
+        })
+        .collect()
 }
 
 struct Outcome {

@@ -41,6 +41,8 @@ pub enum Problem {
     },
     /// The dataplane cannot hold the block.
     BlockDoesNotFit(IpNet),
+    /// The dataplane cannot hold the address.
+    AddressDoesNotFit(IpAddr),
     /// The dataplane cannot hold the class of some addresses, this one among them.
     ClassDoesNotFit(IpAddr),
     /// The dataplane cannot hold the verdict table of a pod of this node.
@@ -66,6 +68,10 @@ impl fmt::Display for Problem {
             Self::BlockDoesNotFit(cidr) => write!(
                 f,
                 "the block {cidr} does not fit into the dataplane: it matches nothing"
+            ),
+            Self::AddressDoesNotFit(address) => write!(
+                f,
+                "{address} does not fit into the dataplane: it is allowed what the block around it is, at most"
             ),
             Self::ClassDoesNotFit(address) => write!(
                 f,

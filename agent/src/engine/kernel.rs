@@ -32,7 +32,7 @@ use palisade_dataplane::{
 use palisade_policy::{
     compile::Limits,
     model::Name,
-    table::{Change, Compiled, Direction},
+    table::{Change, Compiled, Direction, Isolation},
 };
 
 use crate::{
@@ -134,7 +134,7 @@ impl Kernel {
             programs,
             set,
             fresh,
-        } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &load::Entries::new())
+        } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &config.entries())
             .context("while loading the programs")?;
         let clock =
             load::calibrate(&mut object).context("while finding the rate of the kernel's clock")?;
@@ -268,7 +268,7 @@ impl Kernel {
     ) -> Outcome {
         let report = self.dataplane.apply(compiled, change, wanted, now);
         let mut outcome = Outcome::default();
-        let mut roles = BTreeMap::new();
+        let mut roles = Self::shut(compiled, &report, wanted);
         for (ifindex, interface, role) in self.wanted(&report, wanted) {
             match self.tell(ifindex, Some(interface)) {
                 Ok(()) => roles.extend(role.map(|role| (ifindex, role))),
@@ -299,6 +299,27 @@ impl Kernel {
         self.unattached.clone_from(&outcome.unattached);
         outcome.report = report;
         outcome
+    }
+
+    /// The interfaces of isolated pods for which there is no slot: their programs find nothing written of them, and pass
+    /// nothing.
+    fn shut(
+        compiled: &Compiled,
+        report: &ApplyReport,
+        wanted: &SlotsWanted,
+    ) -> BTreeMap<u32, Role> {
+        let unplaced = report.unplaced.iter();
+        let isolated = unplaced.filter(|name| {
+            let pod = compiled.pods.get(name);
+            pod.is_some_and(|pod| {
+                [pod.ingress, pod.egress]
+                    .iter()
+                    .any(|side| *side != Isolation::None)
+            })
+        });
+        isolated
+            .filter_map(|name| Some((wanted.get(name)?.ifindex, Role::Pod)))
+            .collect()
     }
 
     /// Every interface of which something is to be written, and what it is to carry.

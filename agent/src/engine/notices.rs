@@ -33,7 +33,8 @@ impl Engine {
                 });
             }
         }
-        for issue in self.compiler.issues() {
+        let left_out = self.left_out.issues.iter().cloned();
+        for issue in self.compiler.issues().into_iter().chain(left_out) {
             if let model::Key::Policy(policy) = issue.object {
                 let reason = match issue.problem {
                     Problem::UnknownPortName { .. } => "UnknownPort",

@@ -192,6 +192,11 @@ fn outcome_of(name: &Name, ifindex: u32, outcome: &Outcome) -> Result<u16, Strin
             "its new state does not fit into the kernel's maps: an earlier one stays".to_owned(),
         );
     }
+    if report.narrowed.contains(name) {
+        return Err(
+            "some of its ports do not fit into the kernel's maps: they are denied".to_owned(),
+        );
+    }
     Ok(slot)
 }
 

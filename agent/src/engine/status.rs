@@ -36,8 +36,9 @@ impl Engine {
             enforced,
             unenforced: unenforced.len(),
             conditions: self.conditions(&unenforced),
-            issues: self.issues.len(),
+            issues: self.issues.len() + self.left_out.issues.len(),
             maps: self.kernel.maps(),
+            left_out: self.left_out.counts,
             slots: self.kernel.highest_slot(),
             plugin: self
                 .plugin
@@ -143,7 +144,8 @@ impl Engine {
     /// What is wrong with objects and files.
     fn all_issues(&self) -> Vec<Issue> {
         let issues = self.issues.iter().map(Issue::from);
-        let compiled = self.compiler.issues();
+        let mut compiled = self.compiler.issues();
+        compiled.extend(self.left_out.issues.iter().cloned());
         issues.chain(compiled.iter().map(Issue::from)).collect()
     }
 

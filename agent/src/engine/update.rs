@@ -2,9 +2,22 @@
 
 use std::time::Instant;
 
-use palisade_dataplane::link::discover::Scan;
+use palisade_dataplane::{link::discover::Scan, plan};
+use palisade_policy::issue::Issue;
 
 use super::{Engine, kernel::Drift, pods, scanner::Look};
+
+/// Of what found no room, how many of a kind are named.
+const NAMED: usize = 16;
+
+/// What an update had no room for.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    /// Addresses and blocks.
+    pub(super) counts: [usize; 2],
+    /// Some of them, by object.
+    pub(super) issues: Vec<Issue>,
+}
 
 /// Batches whose delay is measured at most, while updates fail.
 const MEASURED: usize = 1024;
@@ -63,11 +76,13 @@ impl Engine {
             tracing::debug!(writes, revision, ?took, "updated");
         }
         self.revision = outcome.report.revision;
+        self.leave_out(&outcome.report.left_out);
         self.failure = outcome.failure();
         if outcome.is_whole() {
             self.due.retry = None;
             // A pod that is still being looked for is not enforced yet.
-            let found = self.kernel.scan().knows(&pods::addresses(compiled));
+            let wanted = pods::addresses(self.compiler.compiled());
+            let found = self.kernel.scan().knows(&wanted);
             let done = if found { self.waiting.len() } else { 0 };
             for seen in self.waiting.drain(..done) {
                 self.measures
@@ -79,6 +94,26 @@ impl Engine {
             self.waiting.truncate(MEASURED);
             self.due.again(Instant::now());
         }
+    }
+
+    /// Takes note of what found no room, and names some of it.
+    fn leave_out(&mut self, left_out: &plan::LeftOut) {
+        let plan::LeftOut {
+            addresses, blocks, ..
+        } = left_out;
+        let counts = [addresses.len(), blocks.len()];
+        if counts == [0; 2] && self.left_out.counts == counts {
+            return;
+        }
+        let some: Vec<_> = addresses.iter().take(NAMED).copied().collect();
+        let issues = self
+            .compiler
+            .left_out(&some, &blocks[..blocks.len().min(NAMED)]);
+        if counts != self.left_out.counts {
+            let [addresses, blocks] = counts;
+            tracing::warn!(addresses, blocks, "left out of the maps for want of room");
+        }
+        self.left_out = LeftOut { counts, issues };
     }
 
     /// Counts what others have changed, and this update mends.

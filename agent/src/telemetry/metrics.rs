@@ -295,6 +295,14 @@ impl Collector for State {
             "Entries that a map can hold",
             of_maps(|map| map.capacity),
         )?;
+        let [addresses, blocks] = summary.left_out;
+        family(
+            gauges,
+            "left_out",
+            "What found no room in the maps, and is denied more for it",
+            [("address", addresses), ("block", blocks)]
+                .map(|(what, count)| ([("what", what.to_owned())], count as u64)),
+        )?;
         let traffic = (self.traffic)().unwrap_or_default();
         for (name, help, values) in [
             (

@@ -86,8 +86,12 @@ impl Local {
             };
             for side in Side::ALL {
                 let (target, table) = (placed.target(side), table_of(value, side));
+                let empty = match target {
+                    Target::Table(id) => report.left_out.port_sets.contains(&id),
+                    _ => false,
+                };
                 if side.layer == Layer::Audited {
-                    if target != Target::Allow && table <= ALLOW_ALL {
+                    if empty || target != Target::Allow && table <= ALLOW_ALL {
                         report.unaudited.insert(name.clone());
                     }
                 } else if target != Target::Deny && table == DENY_ALL {
@@ -96,6 +100,8 @@ impl Local {
                     && report.left_out.tables.contains(&id)
                 {
                     report.kept.insert(name.clone());
+                } else if empty {
+                    report.narrowed.insert(name.clone());
                 }
             }
         }

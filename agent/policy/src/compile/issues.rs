@@ -1,5 +1,9 @@
 //! What the compiler could not do, by object.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::{Compiler, ports::names};
 use crate::{
     issue::{Issue, Problem},
@@ -19,6 +23,37 @@ impl Compiler {
         self.homeless_addresses(&mut issues);
         self.refused_tables(&mut issues);
         issues.sort_unstable();
+        issues
+    }
+
+    /// What the dataplane had no room for, by object: some of the addresses, each of a pod or a Service, and the blocks.
+    #[must_use]
+    pub fn left_out(&self, addresses: &[IpAddr], blocks: &[IpNet]) -> Vec<Issue> {
+        let mut issues = Vec::new();
+        for &address in addresses {
+            let pod = self.index.owner(address);
+            let pod = pod.map(|pod| (Key::Pod(pod.name.clone()), "status.podIPs"));
+            let object = pod.or_else(|| {
+                let mut services = self.index.services();
+                let service = services.find(|service| service.addresses.contains(&address))?;
+                Some((Key::Service(service.name.clone()), "spec"))
+            });
+            issues.extend(object.map(|(object, field)| Issue {
+                object,
+                field: field.into(),
+                problem: Problem::AddressDoesNotFit(address),
+            }));
+        }
+        let held = self.blocks_of_rules().filter(|(.., block)| {
+            blocks.contains(&block.cidr) || block.except.iter().any(|net| blocks.contains(net))
+        });
+        issues.extend(held.map(|(object, field, block)| Issue {
+            object,
+            field,
+            problem: Problem::BlockDoesNotFit(block.cidr),
+        }));
+        issues.sort_unstable();
+        issues.dedup();
         issues
     }
 
