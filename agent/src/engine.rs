@@ -383,7 +383,7 @@ impl Engine {
                     let pod = self.kernel.pod_of(record.slot);
                     let (index, nodes) = (self.compiler.index(), &self.nodes);
                     let flow = flows::describe(record, index, pod);
-                    let flow = self.flows.note(flow, now, |flow| {
+                    let flow = self.flows.note(flow, (now, self.revision), |flow| {
                         let (rules, miss) = why(index, nodes, flow).unwrap_or_default();
                         flows::Why { rules, miss }
                     });

@@ -52,6 +52,8 @@ pub(super) struct Log {
 #[derive(Debug)]
 struct Merged {
     since: Instant,
+    /// Of the policies by which `why` was found.
+    revision: u32,
     /// The last of those that no line tells of, and how many they are.
     last: Option<Flow>,
     packets: u64,
@@ -98,26 +100,35 @@ impl Log {
     }
 
     /// Remembers a flow, and logs it unless a like one was logged just now. Of packets that are alike the rules are
-    /// looked for once. Returns the flow as it is remembered.
+    /// looked for once in a revision. Returns the flow as it is remembered.
     pub(super) fn note(
         &mut self,
         mut flow: Flow,
-        now: Instant,
+        (now, revision): (Instant, u32),
         why: impl FnOnce(&Flow) -> Why,
     ) -> &Flow {
         self.count += 1;
         flow.number = self.count;
         let kind = Kind::of(&flow);
+        let known = self.kinds.get(&kind).map(|merged| merged.revision);
+        let looks = known != Some(revision) && self.may_begin(now);
         if let Some(merged) = self.kinds.get_mut(&kind) {
+            if looks {
+                (merged.why, merged.revision) = (why(&flow), revision);
+            } else if merged.revision != revision {
+                // Policies have changed: no reason is better than an old one.
+                merged.why = Why::default();
+            }
             merged.why.clone().put(&mut flow);
             merged.packets += 1;
             merged.last = Some(flow.clone());
-        } else if self.kinds.len() < KINDS && self.may_begin(now) {
+        } else if self.kinds.len() < KINDS && looks {
             let why = why(&flow);
             why.clone().put(&mut flow);
             self.sink.write(&line(&flow, 1, Duration::ZERO));
             let merged = Merged {
                 since: now,
+                revision,
                 last: None,
                 packets: 0,
                 why,
@@ -243,7 +254,7 @@ mod tests {
         let (mut log, written, now) = log(FlowLog::Denied);
         let mut asked = 0;
         for _ in 0..50 {
-            log.note(flow(80), now, |_| {
+            log.note(flow(80), (now, 1), |_| {
                 asked += 1;
                 Why::default()
             });
@@ -267,15 +278,28 @@ mod tests {
         // Nothing came since: the kind is forgotten, and the next is the first of its kind again.
         log.tick(now + 2 * MERGED);
         assert!(log.kinds.is_empty());
-        log.note(flow(80), now + 2 * MERGED, |_| Why::default());
+        log.note(flow(80), (now + 2 * MERGED, 1), |_| Why::default());
         assert_eq!(lines(&written)[0]["packets"], 1);
+    }
+
+    #[test]
+    fn the_rules_are_looked_for_anew_when_policies_have_changed() {
+        let (mut log, _written, now) = log(FlowLog::Denied);
+        let mut asked = Vec::new();
+        for revision in [1, 1, 2, 2] {
+            log.note(flow(80), (now, revision), |_| {
+                asked.push(revision);
+                Why::default()
+            });
+        }
+        assert_eq!(asked, [1, 2]);
     }
 
     #[test]
     fn a_flood_of_unlike_packets_fills_no_log_and_what_is_left_out_is_counted() {
         let (mut log, written, now) = log(FlowLog::Denied);
         for port in 0..KINDS as u16 + 100 {
-            log.note(flow(port), now, |_| Why::default());
+            log.note(flow(port), (now, 1), |_| Why::default());
         }
         assert_eq!(log.kinds.len(), BEGUN as usize);
         let told = lines(&written).len();
@@ -296,7 +320,7 @@ mod tests {
             let (mut log, written, now) = log(level);
             for verdict in ["denied", "audited", "allowed"] {
                 let verdict = verdict.to_owned();
-                log.note(Flow { verdict, ..flow(1) }, now, |_| Why::default());
+                log.note(Flow { verdict, ..flow(1) }, (now, 1), |_| Why::default());
             }
             let verdicts: Vec<_> = lines(&written)
                 .iter()
@@ -310,7 +334,7 @@ mod tests {
     fn the_last_flows_are_remembered_within_bounds() {
         let (mut log, _written, now) = log(FlowLog::Off);
         for _ in 0..REMEMBERED + 10 {
-            log.note(flow(80), now, |_| Why::default());
+            log.note(flow(80), (now, 1), |_| Why::default());
         }
         let all = log.page(usize::MAX, 0);
         assert_eq!(all.flows.len(), REMEMBERED);

@@ -62,7 +62,7 @@ const SYMPTOMS: &[Symptom] = &[
         name: "no-names",
         asks: None,
         command: "palisade lint",
-        finds: "NetworkPolicy shop/client",
+        finds: "shop/client may send, but not to port 53/UDP of the cluster's DNS",
     },
     Symptom {
         name: "no-effect",
