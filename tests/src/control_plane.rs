@@ -43,6 +43,9 @@ agent,system:serviceaccount:kube-system:palisade,agent,\"system:serviceaccounts,
 /// The ClusterRole that is shipped.
 const ROLE: &str = include_str!("../../deploy/helm/palisade/templates/clusterrole.yaml");
 /// How long either may take to start.
+/// What etcd holds, and a copy of it.
+const STORE: &str = "etcd";
+const BACKUP: &str = "etcd-backup";
 const READY: Duration = Duration::from_secs(180);
 
 /// Whether there is no control plane to start; says so if there is none.
@@ -176,6 +179,38 @@ impl ControlPlane {
         self.wait_until_ready()
     }
 
+    /// Puts what etcd holds aside, for [`Self::restore`].
+    ///
+    /// # Errors
+    /// Where a process cannot be waited for, or does not get ready again.
+    pub fn back_up(&mut self) -> Result<()> {
+        self.exchange(STORE, BACKUP)
+    }
+
+    /// Gives etcd back what was put aside: versions go back with it.
+    ///
+    /// # Errors
+    /// Where nothing was put aside, or a process does not get ready again.
+    pub fn restore(&mut self) -> Result<()> {
+        self.exchange(BACKUP, STORE)
+    }
+
+    /// Ends both processes, makes one folder a copy of the other, and starts them again.
+    fn exchange(&mut self, from: &str, to: &str) -> Result<()> {
+        self.kill_server()?;
+        if let Some(mut etcd) = self.etcd.take() {
+            etcd.kill()?;
+        }
+        let [from, to] = [from, to].map(|name| self.folder.0.join(name));
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        let copied = Command::new("cp").arg("-a").args([&from, &to]).status()?;
+        ensure!(copied.success(), "{} cannot be copied", from.display());
+        self.etcd = Some(etcd(&self.assets, &self.folder.0, self.etcd_ports)?);
+        self.start_server()
+    }
+
     /// Lets etcd forget all versions but the present ones.
     ///
     /// # Errors
@@ -222,7 +257,7 @@ fn etcd(assets: &Assets, folder: &Path, [client, peer]: [u16; 2]) -> Result<Proc
     let mut command = Command::new(&assets.etcd);
     command
         .arg("--data-dir")
-        .arg(folder.join("etcd"))
+        .arg(folder.join(STORE))
         .args(["--unsafe-no-fsync", "--listen-client-urls", &client])
         .args(["--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer])

@@ -12,7 +12,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -38,6 +38,7 @@ use self::{
     objects::Objects,
     partial::{Partial, Watched},
     questions::Questions,
+    versions::Versions,
 };
 use super::{Batch, Kind, Notice, Question};
 use crate::telemetry::metrics::WatchMeasures;
@@ -49,6 +50,7 @@ mod list;
 mod objects;
 mod partial;
 mod questions;
+mod versions;
 
 pub use self::{
     client::{configuration, user_configuration},
@@ -120,14 +122,22 @@ pub fn watch(
         let connection = Connection::new(config, Use::Requests)?;
         let mut events = Events::new(connection.client(|| {})?, node);
         let mut questions = Questions::new(connection.client(|| {})?);
+        let mut versions = Versions::new(connection.client(|| {})?);
         let mut watches = Watches::new(&connection, measures)?;
-        let mut objects = Objects::new(watches.answered.keys().copied());
+        let mut objects = Objects::new(watches.all.keys().copied());
         let mut beat = tokio::time::interval(BEAT);
         loop {
             let told = tokio::select! {
                 told = watches.streams.next() => told.unwrap_or_default(),
                 () = watches.news.notified() => Vec::new(),
                 () = questions.answered() => Vec::new(),
+                (kind, version) = versions.answered() => {
+                    if objects.newest(kind).is_some_and(|known| known > version) {
+                        tracing::warn!(kind = kind.name(), version, "the API server's versions have gone back: all is listed again");
+                        watches.begin_anew();
+                    }
+                    Vec::new()
+                }
                 Some(question) = asked.recv() => {
                     questions.ask(question);
                     Vec::new()
@@ -143,14 +153,18 @@ pub fn watch(
                 match event {
                     Ok(event) => objects.take(kind, event),
                     Err(error) => {
-                        watches.answered[&kind].store(false, Ordering::Relaxed);
+                        watches.all[&kind].answered.store(false, Ordering::Relaxed);
                         objects.set_fault(kind, Some(describe(&error)));
                     }
                 }
             }
-            for (&kind, answered) in &watches.answered {
-                if answered.load(Ordering::Relaxed) {
+            for (&kind, watch) in &mut watches.all {
+                if watch.answered.load(Ordering::Relaxed) {
                     objects.set_fault(kind, None);
+                }
+                let answers = watch.answers.load(Ordering::Relaxed);
+                if std::mem::replace(&mut watch.checked, answers) != answers {
+                    versions.ask(kind);
                 }
             }
             let answers = questions.answers(objects.newest(Kind::Policy));
@@ -165,28 +179,50 @@ pub fn watch(
 struct Watches {
     /// What is there at once comes at once.
     streams: stream::ReadyChunks<stream::SelectAll<BoxStream<'static, Told>>>,
-    /// Of each kind, whether the server has answered since its last error.
-    answered: HashMap<Kind, Arc<AtomicBool>>,
+    all: HashMap<Kind, Watch>,
     /// That one of them has changed.
     news: Arc<Notify>,
 }
 
+/// Of one kind.
+#[derive(Default)]
+struct Watch {
+    /// Whether the server has answered since its last error.
+    answered: Arc<AtomicBool>,
+    /// How often it has answered at all, and at how many of those it was asked for its version.
+    answers: Arc<AtomicU64>,
+    checked: u64,
+    /// Has it begin with a list.
+    again: Arc<Notify>,
+}
+
 impl Watches {
+    /// Lists everything again.
+    fn begin_anew(&self) {
+        for watch in self.all.values() {
+            watch.again.notify_one();
+        }
+    }
+
     fn new(connection: &Connection, measures: &WatchMeasures) -> anyhow::Result<Self> {
         let news = Arc::new(Notify::new());
-        let mut answered = HashMap::new();
+        let mut all = HashMap::new();
         let mut client = |kind: Kind| {
-            let flag = Arc::<AtomicBool>::default();
-            answered.insert(kind, flag.clone());
+            let watch = Watch::default();
+            let (flag, answers) = (watch.answered.clone(), watch.answers.clone());
+            let again = watch.again.clone();
+            all.insert(kind, watch);
             // Of a counter that appears with its first count nobody sees that it grew.
             drop(measures.errors.get_or_create(&[("kind", kind.name())]));
             let (news, measures) = (news.clone(), measures.clone());
             // A watch is opened anew every few minutes, so that it is heard of where nothing happens, too.
-            connection.client(move || {
+            let client = connection.client(move || {
                 heard(kind, &measures);
                 flag.store(true, Ordering::Relaxed);
+                answers.fetch_add(1, Ordering::Relaxed);
                 news.notify_one();
-            })
+            })?;
+            anyhow::Ok((client, again))
         };
         let streams = [
             told::<Namespaces>(client(Kind::Namespace)?),
@@ -196,29 +232,37 @@ impl Watches {
         ];
         Ok(Self {
             streams: stream::select_all(streams).ready_chunks(BATCH),
-            answered,
+            all,
             news,
         })
     }
 }
 
 /// All events of a kind, for ever.
-fn told<W: Watched>(client: Client) -> BoxStream<'static, Told> {
+fn told<W: Watched>((client, again): (Client, Arc<Notify>)) -> BoxStream<'static, Told> {
     let api = Api::<Partial<W>>::all(client);
-    let events = persistent(api).default_backoff();
+    let events = persistent(api, again).default_backoff();
     events.map(|event| (W::KIND, event.map(values))).boxed()
 }
 
 /// A watch that begins anew where kube's own would repeat itself in vain: with pages where the server refuses to
-/// stream, and with a list where the version to go on from is too old.
+/// stream, and with a list where the version to go on from is too old, or, as it is told, too new.
 fn persistent<W: Watched>(
     api: Api<Partial<W>>,
+    again: Arc<Notify>,
 ) -> impl Stream<Item = Result<Event<Partial<W>>, Error>> + Send {
     let first = watcher(api.clone(), options(true)).boxed();
     stream::unfold(
-        (api, first, true),
-        |(api, mut events, mut streamed)| async move {
-            let mut event = events.next().await?;
+        (api, again, first, true),
+        |(api, again, mut events, mut streamed)| async move {
+            let mut event = loop {
+                tokio::select! {
+                    event = events.next() => break event?,
+                    () = again.notified() => {
+                        events = watcher(api.clone(), options(streamed)).boxed();
+                    }
+                }
+            };
             match refusal(&event) {
                 Some(400 | 422) if streamed => {
                     tracing::info!(kind = W::KIND.name(), "the server does not stream lists");
@@ -229,7 +273,7 @@ fn persistent<W: Watched>(
                 Some(410) => events = watcher(api.clone(), options(streamed)).boxed(),
                 _ => {}
             }
-            Some((event, (api, events, streamed)))
+            Some((event, (api, again, events, streamed)))
         },
     )
 }

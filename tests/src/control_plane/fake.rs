@@ -48,6 +48,8 @@ struct List {
     /// More objects, made while they are sent.
     crowd: Option<(usize, Make)>,
     version: u64,
+    /// The newest version of which an event told.
+    told: u64,
     watches: Vec<TcpStream>,
     /// How often it was listed.
     listed: usize,
@@ -118,6 +120,15 @@ impl Fake {
 
     /// Tells of an object: `ADDED`, `MODIFIED` or `DELETED`.
     pub fn tell(&self, list: &str, what: &str, object: &Value) {
+        let version = object["metadata"]["resourceVersion"].as_str();
+        let version = version
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0);
+        {
+            let mut shared = lock(&self.shared);
+            let list = shared.lists.entry(list.to_owned()).or_default();
+            list.told = list.told.max(version);
+        }
         self.say(
             list,
             &format!("{}\n", json!({"type": what, "object": object})),
@@ -243,6 +254,15 @@ fn serve(mut stream: TcpStream, all: &Mutex<Shared>) -> Result<()> {
             let list = shared.lists.entry(name.to_owned()).or_default();
             list.watches.push(stream);
             return Ok(());
+        } else if query.split('&').any(|part| part == "limit=1") {
+            // Who asks so wants to know the present version.
+            let list = shared.lists.entry(name.to_owned()).or_default();
+            let body = json!({
+                "kind": "List", "apiVersion": "v1",
+                "metadata": {"resourceVersion": list.version.max(list.told).to_string()},
+                "items": [],
+            });
+            answer(&mut stream, 200, &body)?;
         } else {
             let list = shared.lists.entry(name.to_owned()).or_default();
             list.listed += 1;
