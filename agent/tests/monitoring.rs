@@ -38,15 +38,19 @@ fn alerts() -> BTreeMap<String, Value> {
 
 #[test]
 fn every_alert_leads_to_its_runbook_and_every_runbook_has_its_alert() {
-    let alerts = alerts();
+    let (alerts, overview) = (alerts(), read("docs/monitoring.md"));
     for (name, alert) in &alerts {
         let page = format!("docs/runbooks/{name}.md");
+        let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
+        let listed = format!("| [{name}](runbooks/{name}.md) | {severity} |");
+        assert!(
+            overview.contains(&listed),
+            "docs/monitoring.md: no {listed}"
+        );
         assert_eq!(alert["annotations"]["runbook_url"], page.as_str());
         assert!(alert["annotations"]["summary"].is_string(), "{name}");
         assert!(
-            ["critical", "warning", "info"]
-                .map(Value::from)
-                .contains(&alert["labels"]["severity"]),
+            ["critical", "warning", "info"].contains(&severity),
             "{name}"
         );
         let text = read(&page);

@@ -8,7 +8,7 @@ use super::{Exit, command, print};
 /// What kubectl runs to complete `kubectl palisade`, with the words that follow: it asks bash, and answers in the form of
 /// kubectl's own commands. A last line of `:4` says that names of files are no answer, `:0` that they are.
 const KUBECTL: &str = r#"#!/usr/bin/env bash
-source <(palisade completion bash)
+eval "$(kubectl-palisade completion bash)"
 COMP_WORDS=(palisade "$@")
 COMP_CWORD=$#
 COMPREPLY=()
