@@ -375,7 +375,10 @@ impl Engine {
     fn take(&mut self, event: Event) {
         match event {
             Event::Batch(batch) => self.take_batch(batch),
-            Event::Links(changes) => self.due.links |= changes.any(),
+            Event::Links(changes) => {
+                self.due.links |= changes.any();
+                self.due.verify |= changes.filters && self.kernel.strategy() == "clsact";
+            }
             Event::Scan(scan, number) => self.take_scan(scan, number),
             Event::Flows(records, _token) => {
                 let (now, present) = (Instant::now(), Timestamp::now());

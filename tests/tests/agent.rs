@@ -542,7 +542,12 @@ fn a_program_taken_off_is_put_back() -> Result<()> {
     let mut agent = site.ready(&["--attach", "tcx"])?;
     site.expect("client", "server", false)?;
     for link in fs::read_dir(site.bpffs().join("links"))? {
-        fs::remove_file(link?.path())?;
+        let (link, mut bpftool) = (link?.path(), Command::new("bpftool"));
+        let done = bpftool
+            .args(["link", "detach", "pinned"])
+            .arg(link)
+            .output()?;
+        ensure!(done.status.success(), "{done:?}");
     }
     site.expect("client", "server", true)?;
     agent

@@ -72,7 +72,8 @@ fn the_programs_equal_the_reference_after_every_change_of_random_clusters() {
     }
     let mut node = Node::new(NODE, Rig::new());
     let mut asked = 0;
-    for seed in 0..12 {
+    let seeds = std::env::var("PALISADE_FUZZ_WORLDS").ok();
+    for seed in 0..seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(12) {
         println!("seed {seed}");
         let mut rng = Rng::new(seed);
         let mut world = World::random(&mut rng);

@@ -14,10 +14,12 @@ use palisade_common::{
     },
 };
 
-pub use self::capacity::Capacity;
+use self::handles::Handles;
+pub use self::{capacity::Capacity, handles::HandlesError};
 
 mod capacity;
 mod flows;
+mod handles;
 mod interfaces;
 pub mod lookup;
 mod standalone;
@@ -32,6 +34,15 @@ pub enum MapsError {
     Missing {
         /// The map.
         name: &'static str,
+    },
+    /// A map of the programs' own cannot be looked at.
+    #[error("map {name} cannot be looked at")]
+    Private {
+        /// The map.
+        name: String,
+        /// Why not.
+        #[source]
+        source: MapError,
     },
     /// The map cannot be opened, or is of another layout.
     #[error("map {name} cannot be used")]
@@ -87,6 +98,7 @@ pub struct Maps {
     /// The event ring, for whoever takes it to read it.
     pub events: Option<RingBuf<MapData>>,
     capacity: Capacity,
+    handles: Handles,
 }
 
 impl Maps {
@@ -96,7 +108,7 @@ impl Maps {
     ///
     /// The first map that is missing or of another layout.
     pub fn take(object: &mut Ebpf) -> Result<Self, MapsError> {
-        Self::from_source(|name| {
+        let mut maps = Self::from_source(|name| {
             let map = object.take_map(name).ok_or(MapsError::Missing { name })?;
             match map {
                 Map::Array(data)
@@ -107,7 +119,18 @@ impl Maps {
                 | Map::RingBuf(data) => Ok(data),
                 _ => Err(MapsError::Missing { name }),
             }
-        })
+        })?;
+        // What the programs alone use is pinned as well.
+        for (name, map) in object.maps() {
+            if let Map::PerCpuArray(data) | Map::Array(data) = map {
+                let added = maps.handles.add(name, data);
+                added.map_err(|source| MapsError::Private {
+                    name: name.to_owned(),
+                    source,
+                })?;
+            }
+        }
+        Ok(maps)
     }
 
     /// The maps pinned in a folder, each under its name.
@@ -122,6 +145,15 @@ impl Maps {
         })
     }
 
+    /// Pins those maps again that are not under their names in a folder; how many those were.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be looked at, removed or pinned.
+    pub fn pin_again(&self, folder: &Path) -> Result<u64, HandlesError> {
+        self.handles.pin_again(folder)
+    }
+
     /// How much the maps can hold.
     #[must_use]
     pub fn capacity(&self) -> &Capacity {
@@ -131,12 +163,12 @@ impl Maps {
     fn from_source(
         mut source: impl FnMut(&'static str) -> Result<MapData, MapsError>,
     ) -> Result<Self, MapsError> {
+        let mut handles = Handles::default();
         let mut sized = |name| -> Result<(MapData, u32), MapsError> {
             let data = source(name)?;
-            let entries = data
-                .info()
-                .map_err(|source| MapsError::Unusable { name, source })?
-                .max_entries();
+            let entries = handles
+                .add(name, &data)
+                .map_err(|source| MapsError::Unusable { name, source })?;
             Ok((data, entries))
         };
         macro_rules! open {
@@ -192,6 +224,7 @@ impl Maps {
                 port_sets: set_count,
                 port_leaves: leaf_count,
             },
+            handles,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The types that leave the process. What they are called is a promise: keys are added, never renamed.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,23 @@ pub struct DriftStatus {
     pub programs: u64,
     /// Entries of maps that were not what was written.
     pub entries: u64,
+    /// Maps that were not pinned where they belong.
+    #[serde(default)]
+    pub pins: u64,
+}
+
+impl fmt::Display for DriftStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            programs,
+            entries,
+            pins,
+        } = self;
+        write!(
+            f,
+            "{programs} programs, {entries} entries and {pins} pins of maps were changed by others, and mended"
+        )
+    }
 }
 
 /// The network plugin on this node.

@@ -141,12 +141,8 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         status.pods.len(),
         status.revision
     )?;
-    let DriftStatus { programs, entries } = status.drift;
-    if programs + entries > 0 {
-        writeln!(
-            text,
-            "Drift:     {programs} programs and {entries} entries of maps were changed by others, and mended"
-        )?;
+    if status.drift != DriftStatus::default() {
+        writeln!(text, "Drift:     {}", status.drift)?;
     }
     write_audit(text, &status.audit)?;
     if !status.pods.is_empty() {

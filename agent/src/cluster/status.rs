@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::agents::{AgentSet, Answer};
-use crate::api::proto::{AuditStatus, Status};
+use crate::api::proto::{AuditStatus, DriftStatus, Status};
 
 /// From which part on, in percent, a map is said to be nearly full.
 const NEARLY_FULL: u64 = 90;
@@ -238,12 +238,8 @@ fn of_agent(node: &str, status: &Status, errors: &mut Findings, warnings: &mut F
             node,
         );
     }
-    let drift = status.drift.programs + status.drift.entries;
-    if drift > 0 {
-        let message = format!(
-            "{} programs and {} entries of maps were changed by others, and mended",
-            status.drift.programs, status.drift.entries
-        );
+    if status.drift != DriftStatus::default() {
+        let message = status.drift.to_string();
         warnings.add(4, "drift".to_owned(), message, node);
     }
     if status.events_lost > 0 {

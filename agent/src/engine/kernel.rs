@@ -76,6 +76,8 @@ pub(super) struct Drift {
     pub(super) programs: u64,
     /// Entries of maps.
     pub(super) entries: u64,
+    /// Maps that were not pinned where they belong.
+    pub(super) pins: u64,
 }
 
 /// What an update came to.
@@ -227,6 +229,11 @@ impl Kernel {
         for drift in self.attachments.verify(&self.programs, &self.roles)? {
             tracing::warn!(%drift, "a program is not where it was put");
             found.programs += 1;
+        }
+        let folder = self.pins.maps(self.set)?;
+        found.pins = self.dataplane.store().pin_again(&folder)?;
+        if found.pins > 0 {
+            tracing::warn!(maps = found.pins, folder = %folder.display(), "maps are pinned again");
         }
         let begun = Instant::now();
         if begun >= self.proof {

@@ -131,6 +131,7 @@ impl Engine {
             drift: DriftStatus {
                 programs: self.drift.programs,
                 entries: self.drift.entries,
+                pins: self.drift.pins,
             },
             audit: AuditStatus {
                 incomplete: self.pods.unaudited(),

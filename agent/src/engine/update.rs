@@ -118,12 +118,17 @@ impl Engine {
 
     /// Counts what others have changed, and this update mends.
     fn note(&mut self, found: Drift) {
-        for (what, count) in [("program", found.programs), ("entry", found.entries)] {
+        for (what, count) in [
+            ("program", found.programs),
+            ("entry", found.entries),
+            ("pin", found.pins),
+        ] {
             let counter = self.measures.drift.get_or_create(&[("what", what)]);
             counter.inc_by(count);
         }
         self.drift.programs += found.programs;
         self.drift.entries += found.entries;
+        self.drift.pins += found.pins;
     }
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.

@@ -161,6 +161,7 @@ pub struct Attachments {
     strategy: Strategy,
     /// What was found or put there; none before the first look and after a failure.
     attached: Option<Attached>,
+    held: tcx::Held,
 }
 
 impl Attachments {
@@ -176,6 +177,7 @@ impl Attachments {
             socket: Socket::open()?,
             strategy,
             attached: None,
+            held: tcx::Held::new(),
         })
     }
 
@@ -340,7 +342,10 @@ impl Attachments {
     }
 
     fn tcx(&mut self) -> Tcx<'_> {
-        Tcx { pins: &self.pins }
+        Tcx {
+            pins: &self.pins,
+            held: &mut self.held,
+        }
     }
 
     fn clsact(&mut self) -> Clsact<'_> {

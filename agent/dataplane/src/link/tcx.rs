@@ -8,7 +8,12 @@
 //! hook or taken off; a replacement waits for nothing (0.04 ms). So a device keeps its links for life, and
 //! a change of its role replaces their programs.
 
-use std::{io, os::fd::BorrowedFd, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use crate::{
     link::{
@@ -21,57 +26,84 @@ use crate::{
 
 pub(super) struct Tcx<'a> {
     pub(super) pins: &'a Pins,
+    pub(super) held: &'a mut Held,
 }
+
+/// The links that are pinned, held open: whoever removes a pin takes no program off while this lives.
+pub(super) type Held = BTreeMap<(u32, Hook), OwnedFd>;
 
 impl Tcx<'_> {
     /// What the pinned links hold. A link whose device is gone counts as a program with id 0, which no program
-    /// has, so that its pin is replaced or taken away.
-    pub(super) fn observe(&self) -> Result<Attached, AttachError> {
-        self.pins
-            .links()?
-            .into_iter()
-            .map(|(ifindex, hook)| {
-                let live = live(&self.pins.link(ifindex, hook), ifindex, hook)?;
-                Ok(((ifindex, hook), live.map_or(0, |info| info.program)))
-            })
-            .collect()
+    /// has, so that its pin is replaced or taken away. A link that is held and whose pin is gone is not there: it is to be
+    /// put, and that pins it again.
+    pub(super) fn observe(&mut self) -> Result<Attached, AttachError> {
+        let mut attached = Attached::new();
+        for (ifindex, hook) in self.pins.links()? {
+            let place = (ifindex, hook);
+            let live = live(pinned_link(&self.pins.link(ifindex, hook), ifindex)?, place)?;
+            let program = match live {
+                Some((link, info)) => {
+                    self.held.insert(place, link);
+                    info.program
+                }
+                None => 0,
+            };
+            attached.insert(place, program);
+        }
+        Ok(attached)
+    }
+
+    /// The link that holds a program on a hook: the pinned one, or one whose pin was removed.
+    fn live(&self, ifindex: u32, hook: Hook) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+        let place = (ifindex, hook);
+        let link = pinned_link(&self.pins.link(ifindex, hook), ifindex)?;
+        if let Some(live) = live(link, place)? {
+            return Ok(Some(live));
+        }
+        let held = self.held.get(&place).map(OwnedFd::try_clone).transpose();
+        live(held.map_err(failure("hold a link", ifindex))?, place)
     }
 
     pub(super) fn put(
-        &self,
+        &mut self,
         ifindex: u32,
         hook: Hook,
         program: BorrowedFd<'_>,
     ) -> Result<(), AttachError> {
+        // Until it is pinned the link dies with this process, so an interruption leaves nothing behind.
+        let link = match self.live(ifindex, hook)? {
+            Some((link, _)) => {
+                bpf::update_link(&link, program).map_err(failure("replace a program", ifindex))?;
+                link
+            }
+            None => bpf::create_link(program, ifindex, hook)
+                .map_err(failure("attach a program", ifindex))?,
+        };
         let path = self.pins.link(ifindex, hook);
-        if live(&path, ifindex, hook)?.is_some() {
-            return bpf::open(&path)
-                .and_then(|link| bpf::update_link(link, program))
-                .map_err(failure("replace a program", ifindex));
+        let pinned = pinned_link(&path, ifindex)?;
+        if live(pinned, (ifindex, hook))?.is_none() {
+            // A pin in the way holds nothing on this device.
+            self.pins.remove_link(ifindex, hook)?;
+            self.pins.make_links()?;
+            bpf::pin(&link, &path).map_err(failure("pin a link", ifindex))?;
         }
-        // Until it is pinned the link dies with this process, so an interruption leaves nothing behind. A pin
-        // in the way holds nothing on this device.
-        let link = bpf::create_link(program, ifindex, hook)
-            .map_err(failure("attach a program", ifindex))?;
-        self.pins.remove_link(ifindex, hook)?;
-        bpf::pin(link, &path).map_err(failure("pin a link", ifindex))
+        self.held.insert((ifindex, hook), link);
+        Ok(())
     }
 
     /// Takes away the link of a hook; the kernel's id of it, where it held a program there.
-    pub(super) fn remove(&self, ifindex: u32, hook: Hook) -> Result<Option<u32>, AttachError> {
-        let path = self.pins.link(ifindex, hook);
-        let live = live(&path, ifindex, hook)?;
+    pub(super) fn remove(&mut self, ifindex: u32, hook: Hook) -> Result<Option<u32>, AttachError> {
+        let live = self.live(ifindex, hook)?;
         // Without this the program would run on until the kernel has got round to freeing the link.
-        if live.is_some() {
-            bpf::open(&path)
-                .and_then(bpf::detach_link)
-                .map_err(failure("detach a program", ifindex))?;
+        if let Some((link, _)) = &live {
+            bpf::detach_link(link).map_err(failure("detach a program", ifindex))?;
         }
         self.pins.remove_link(ifindex, hook)?;
-        Ok(live.map(|info| info.id))
+        self.held.remove(&(ifindex, hook));
+        Ok(live.map(|(_, info)| info.id))
     }
 
-    pub(super) fn remove_all(&self) -> Result<(), AttachError> {
+    pub(super) fn remove_all(&mut self) -> Result<(), AttachError> {
         for (ifindex, hook) in self.pins.links()? {
             self.remove(ifindex, hook)?;
         }
@@ -131,10 +163,26 @@ fn attached(ifindex: u32, hook: Hook) -> Result<Vec<bpf::Attached>, AttachError>
     }
 }
 
-/// The pinned link, if it is on that hook of that device. Its own word is not enough: a device that was
+/// What is pinned there.
+fn pinned_link(path: &Path, ifindex: u32) -> Result<Option<OwnedFd>, AttachError> {
+    match bpf::open(path) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failure("look at a link", ifindex)(error)),
+    }
+}
+
+/// The link, if it is on that hook of that device. Its own word is not enough: a device that was
 /// moved to another network namespace keeps link and index there.
-fn live(path: &Path, ifindex: u32, hook: Hook) -> Result<Option<LinkInfo>, AttachError> {
-    let Some(info) = info(path).map_err(failure("look at a link", ifindex))? else {
+fn live(
+    link: Option<OwnedFd>,
+    (ifindex, hook): (u32, Hook),
+) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+    let Some(link) = link else {
+        return Ok(None);
+    };
+    let info = bpf::link_info(&link).map_err(failure("look at a link", ifindex))?;
+    let Some(info) = info else {
         return Ok(None);
     };
     if info.ifindex != Some(ifindex) || info.hook != hook {
@@ -144,7 +192,7 @@ fn live(path: &Path, ifindex: u32, hook: Hook) -> Result<Option<LinkInfo>, Attac
         Ok(attached) => Ok(attached
             .iter()
             .any(|other| other.link == info.id)
-            .then_some(info)),
+            .then_some((link, info))),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(failure("list programs", ifindex)(error)),
     }

@@ -102,7 +102,10 @@ pub fn remove(pins: Pins) -> Result<Removed, AttachError> {
         strategy,
     };
 
-    let tcx = Tcx { pins: &pins };
+    let mut tcx = Tcx {
+        pins: &pins,
+        held: &mut tcx::Held::new(),
+    };
     for (ifindex, hook) in pins.links()? {
         removed.links.extend(tcx.remove(ifindex, hook)?);
         let trace = program(ifindex, hook, Strategy::Tcx);

@@ -4,7 +4,7 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, Ri
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_RINGBUF};
 use palisade_common::{limits, value::REASONS};
 
-use super::{Capacity, Maps};
+use super::{Capacity, Maps, handles::Handles};
 
 impl Maps {
     /// New maps that no program uses. Flow tables are of a small size and not of the evicting kind.
@@ -44,6 +44,7 @@ impl Maps {
             event_budget: PerCpuArray::create(2 * capacity.slots * REASONS as u32, 0)?,
             events: Some(RingBuf::try_from(ring)?),
             capacity,
+            handles: Handles::default(),
         })
     }
 }

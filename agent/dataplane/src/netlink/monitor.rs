@@ -23,6 +23,8 @@ pub struct Changes {
     pub addresses: bool,
     /// Routes to one single address.
     pub host_routes: bool,
+    /// Filters or qdiscs were taken off devices.
+    pub filters: bool,
     /// Notices were lost: everything above may have changed, and is set.
     pub overrun: bool,
 }
@@ -39,6 +41,7 @@ impl Changes {
         self.links |= other.links;
         self.addresses |= other.addresses;
         self.host_routes |= other.host_routes;
+        self.filters |= other.filters;
         self.overrun |= other.overrun;
     }
 }
@@ -69,6 +72,7 @@ impl Monitor {
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_NSID,
+            libc::RTNLGRP_TC,
         ] {
             socket.add_membership(group).map_err(fail)?;
         }
@@ -117,6 +121,7 @@ fn overrun(changes: &mut Changes) {
         links: true,
         addresses: true,
         host_routes: true,
+        filters: true,
         overrun: true,
     };
 }
@@ -130,6 +135,7 @@ fn note(changes: &mut Changes, datagram: &[u8]) {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWNSID | libc::RTM_DELNSID => {
                 changes.links = true;
             }
+            libc::RTM_DELTFILTER | libc::RTM_DELQDISC => changes.filters = true,
             libc::RTM_NEWADDR | libc::RTM_DELADDR => changes.addresses = true,
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                 // A node may carry a whole routing table that has nothing to do with its pods.

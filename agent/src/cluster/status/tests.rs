@@ -62,6 +62,7 @@ pub(crate) fn troubled() -> ClusterStatus {
     one.drift = DriftStatus {
         programs: 1,
         entries: 2,
+        pins: 0,
     };
     one.plugin = Some(Plugin {
         wanted: true,

@@ -1,5 +1,15 @@
-//! Mutated objects: whatever they hold, conversion neither panics nor lets a policy vanish.
+//! Mutated objects: whatever they hold, conversion neither panics nor takes long, lets no policy vanish, and opens no pod.
+//! `PALISADE_FUZZ_OBJECTS` says how many.
 
+use std::time::Duration;
+
+use palisade_policy::{
+    evaluate::allows,
+    index::Index,
+    model::{Name, Object, Protocol},
+    table::{Direction, Traffic},
+};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::super::*;
@@ -115,18 +125,37 @@ fn mutate(value: &mut Value, dice: &mut Dice, scraps: &[Value]) {
     }
 }
 
+/// Of a processor's time, for one object.
+const MOST: Duration = Duration::from_millis(100);
+
+/// How many objects are tried: few, or as many as somebody asks for.
+fn count(few: usize) -> usize {
+    let asked = std::env::var("PALISADE_FUZZ_OBJECTS").ok();
+    asked.and_then(|count| count.parse().ok()).unwrap_or(few)
+}
+
+/// What this thread has taken of a processor's time; no busy machine changes it.
+fn taken() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("after the start")
+}
+
 #[test]
 fn mutated_objects_never_panic_and_policies_never_vanish() {
     let (mut dice, scraps, whole) = (Dice(0x9e37_79b9_7f4a_7c15), scraps(), whole());
     let mut flawed = 0;
-    for _ in 0..40_000 {
+    for _ in 0..count(40_000) {
         let mut document = dice.pick(&whole).clone();
         for _ in 0..=dice.roll(4) {
             mutate(&mut document, &mut dice, &scraps);
         }
         let is_policy =
             document["kind"] == "NetworkPolicy" && document["apiVersion"] == "networking.k8s.io/v1";
-        match convert(&document) {
+        let begun = taken();
+        let converted = convert(&document);
+        let took = taken() - begun;
+        assert!(took < MOST, "{took:?}: {document}");
+        match converted {
             Ok(converted) => {
                 flawed += usize::from(!converted.issues.is_empty());
                 for issue in &converted.issues {
@@ -138,4 +167,105 @@ fn mutated_objects_never_panic_and_policies_never_vanish() {
         }
     }
     assert!(flawed > 1000, "the mutations reach the readers: {flawed}");
+}
+
+/// Who asks the pod for what, in which direction: every answer, in one order.
+fn answers(index: &Index) -> Vec<bool> {
+    let pod = index.pod(&Name::new("x", "n")).expect("the pod");
+    let peers = [
+        "10.0.0.7",
+        "10.0.0.8",
+        "10.0.0.9",
+        "10.1.0.1",
+        "192.0.2.1",
+        "fd00::7",
+    ];
+    let peers = peers.map(|peer| peer.parse().expect("an address"));
+    let ports = [0, 79, 80, 85, 90, 91, 443, 65_535];
+    let traffic = ports.iter().flat_map(|&port| {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        protocols.map(|protocol| Traffic::Port(protocol, port))
+    });
+    let traffic: Vec<_> = traffic.chain([Traffic::Other]).collect();
+    let mut answers = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for &peer in &peers {
+            for &traffic in &traffic {
+                answers.push(allows(index, pod, direction, peer, traffic));
+            }
+        }
+    }
+    answers
+}
+
+/// A pod that the policy selects, and others; one of another namespace.
+fn around() -> Vec<Object> {
+    let pod = |name: &str, namespace: &str, ip: &str, labels: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": labels},
+            "spec": {"nodeName": "n", "containers": [{"ports": [{"name": "http", "containerPort": 80, "protocol": "UDP"}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": ip}]}})
+    };
+    let namespace = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+    let documents = [
+        namespace("x", json!({"a": "b"})),
+        namespace("y", json!({})),
+        pod("n", "x", "10.0.0.1", json!({"a": "b", "k": "v"})),
+        pod("like", "x", "10.0.0.7", json!({"a": "b", "k": "v"})),
+        pod("unlike", "x", "10.0.0.8", json!({})),
+        pod("far", "y", "10.0.0.9", json!({"a": "b"})),
+    ];
+    let objects = documents.iter().flat_map(|document| {
+        let converted = convert(document).expect("whole");
+        assert_eq!(converted.issues, [], "{document}");
+        converted.objects
+    });
+    objects
+        .filter_map(crate::source::Object::into_model)
+        .collect()
+}
+
+#[test]
+fn what_cannot_be_read_of_a_policy_opens_no_pod() {
+    let (mut dice, scraps, [policy, ..]) = (Dice(0x0dd0_b0de_5eed_0001), scraps(), whole());
+    let mut index = Index::default();
+    for object in around() {
+        index.apply(object);
+    }
+    let with = |index: &mut Index, document: &Value| {
+        let converted = convert(document).ok()?;
+        let Converted {
+            objects, issues, ..
+        } = converted;
+        let object = objects.into_iter().next()?.into_model()?;
+        let Object::Policy(policy) = object else {
+            return None;
+        };
+        // It stands in for the whole one, whatever it is called.
+        let policy = palisade_policy::model::Policy {
+            name: Name::new("x", "n"),
+            ..policy
+        };
+        index.apply(Object::Policy(policy));
+        Some((issues, answers(index)))
+    };
+    let (issues, whole) = with(&mut index, &policy).expect("a policy");
+    assert!(issues.is_empty() && whole.contains(&true) && whole.contains(&false));
+    let (mut flawed, mut narrowed) = (0, 0);
+    for _ in 0..count(6000) {
+        let mut document = policy.clone();
+        mutate(&mut document["spec"], &mut dice, &scraps);
+        let Some((issues, now)) = with(&mut index, &document) else {
+            continue;
+        };
+        if issues.is_empty() {
+            continue;
+        }
+        flawed += 1;
+        narrowed += usize::from(now != whole);
+        let opened = now.iter().zip(&whole).any(|(now, whole)| *now && !whole);
+        assert!(!opened, "{issues:?}: {document}");
+    }
+    println!("{flawed} flawed, {narrowed} of them allow less");
+    assert!(flawed > 500 && narrowed > 100, "{flawed} {narrowed}");
 }

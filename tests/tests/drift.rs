@@ -1,0 +1,168 @@
+//! What others remove and add beside an agent at work, while streams run.
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use palisade::api::proto::Status;
+use palisade_dataplane::{caps::has_tcx, netlink::Hook};
+use palisade_tests::{
+    agent::Agent,
+    lab::Cni,
+    probe::{Ports, Stream},
+    rig::Foreign,
+    skip_without_root,
+    trial::{ANSWER, NODE, Trial},
+};
+
+/// How long it may take until the agent has looked: every quarter of a minute.
+const LOOKED: Duration = Duration::from_secs(40);
+/// Between two looks at its status.
+const POLL: Duration = Duration::from_millis(20);
+/// How soon a filter that is taken off is back, of which the kernel tells.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+fn until(agent: &Agent, what: &str, holds: impl Fn(&Status) -> bool) -> Result<()> {
+    let deadline = Instant::now() + LOOKED;
+    loop {
+        let status = agent.status()?;
+        if holds(&status) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{what}: {status:#?}");
+        thread::sleep(POLL);
+    }
+}
+
+/// Everything that is pinned below a folder.
+fn pins(folder: &std::path::Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            all.extend(pins(&entry.path())?);
+        } else {
+            all.push(entry.path());
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+#[test]
+fn pins_that_are_removed_are_put_back_without_a_gap() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let trial = Trial::new(Cni::Ptp)?;
+    let program = Agent::program()?;
+    let mut agent = trial.ready(&program, &[])?;
+    let mut streams = trial.streams()?;
+    let folder = trial.lab.bpffs().join(NODE);
+    let before = pins(&folder)?;
+    ensure!(before.len() > 20, "{before:?}");
+    for pin in &before {
+        fs::remove_file(pin)?;
+    }
+    let tcx = agent.status()?.attach == "tcx";
+    until(&agent, "pins", |status| {
+        status.drift.pins >= 20 && (!tcx || status.drift.programs > 0)
+    })?;
+    let deadline = Instant::now() + LOOKED;
+    while pins(&folder)? != before {
+        ensure!(Instant::now() < deadline, "{:?}", pins(&folder)?);
+        thread::sleep(POLL);
+    }
+    ensure!(streams.open.works(ANSWER), "a connection was cut");
+    // Policy outlives the agent as before.
+    agent.process().kill()?;
+    thread::sleep(ANSWER);
+    let agent = trial.ready(&program, &[])?;
+    ensure!(
+        agent.status()?.drift == Default::default(),
+        "the next finds it whole"
+    );
+    streams.judge("pins were removed")
+}
+
+#[test]
+fn filters_that_are_taken_off_are_put_back_at_once() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let trial = Trial::new(Cni::Ptp)?;
+    let agent = trial.ready(&Agent::program()?, &["--attach", "clsact"])?;
+    let node = &trial.lab.node(NODE).endpoint.namespace;
+    let (from, to) = (trial.endpoint("other"), trial.endpoint("server"));
+    let pod = trial.lab.pod("x/server").interface.clone();
+    for (number, arguments) in [
+        vec!["qdisc", "del", "dev", &pod, "clsact"],
+        vec!["filter", "del", "dev", &pod, "egress"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let denied = Stream::start(from, to, 4, 9004 + number as u16, 1000, Ports::Fresh)?;
+        thread::sleep(ANSWER);
+        let removed = Instant::now();
+        node.output("tc", &arguments, "")?;
+        until(&agent, "a filter", |status| {
+            status.drift.programs > number as u64
+        })?;
+        thread::sleep(ANSWER);
+        let loss = denied.stop()?;
+        let leaked = loss.leaked();
+        let last = loss
+            .last_leak()
+            .map(|last| last.saturating_duration_since(removed));
+        println!(
+            "{arguments:?}: {leaked} of {} leaked, for {last:?}",
+            loss.sent.len()
+        );
+        ensure!(
+            last.is_none_or(|last| last < AT_ONCE),
+            "{arguments:?}: {last:?}"
+        );
+        let (sent, before) = loss.between(loss.sent[0], removed);
+        ensure!(sent > 0 && before == 0, "{before} leaked before");
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_of_others_are_told_with_their_place() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    if !has_tcx()? {
+        println!("SKIP: no TCX (Linux 6.6, commit e420bed02507)");
+        return Ok(());
+    }
+    let trial = Trial::new(Cni::Ptp)?;
+    let agent = trial.ready(&Agent::program()?, &["--attach", "tcx"])?;
+    let streams = trial.streams()?;
+    let node = &trial.lab.node(NODE).endpoint.namespace;
+    let device = trial.lab.pod("x/client").index;
+    let behind = node.run(|| Foreign::attach(device, false));
+    until(&agent, "behind", |status| {
+        status
+            .foreign
+            .iter()
+            .any(|other| !other.before && other.ifindex == device)
+    })?;
+    drop(behind);
+    let before = node.run(|| Foreign::before(device, Hook::Ingress));
+    until(&agent, "before", |status| {
+        let mut foreign = status.foreign.iter();
+        foreign.any(|other| other.before && other.ifindex == device && other.hook == "ingress")
+    })?;
+    drop(before);
+    until(&agent, "none", |status| status.foreign.is_empty())?;
+    streams
+        .judge("programs of others come and go")
+        .context("the client's own are allowed")
+}
