@@ -16,6 +16,7 @@ pub mod lint;
 pub mod objects;
 pub mod policies;
 pub mod recorded;
+pub mod report;
 pub mod runtime;
 pub mod simulate;
 pub mod source;

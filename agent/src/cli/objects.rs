@@ -31,6 +31,11 @@ impl Source {
         !self.manifests.is_empty() || self.kubeconfig.is_some() || self.context.is_some()
     }
 
+    /// Whether they are in files.
+    pub(super) const fn is_files(&self) -> bool {
+        !self.manifests.is_empty()
+    }
+
     /// How a cluster is reached.
     pub(super) fn access(&self) -> Access {
         Access {
