@@ -30,6 +30,7 @@ mod pause;
 mod pods;
 mod policies;
 mod probe;
+mod report;
 mod scope;
 mod simulate;
 mod status;
@@ -106,6 +107,11 @@ enum Command {
     /// Exits 0 when they are made, 1 when something that was recorded could not be said in them, 2 for wrong usage, 3 when
     /// they cannot be made.
     Generate(Box<generate::Args>),
+    /// Report on policies for an audit: which pods they cover, which of them are unused, without owner or reason or wide open, and what
+    /// has changed, from files or a cluster.
+    ///
+    /// Exits 0, 2 for wrong usage or an earlier report that is none, 3 when it cannot be made.
+    Report(Box<report::Args>),
     /// Hold policies against what a team expects of them, from files or a cluster, without a packet.
     ///
     /// Exits 0 when every expectation holds, 1 when one does not, 2 for wrong usage or a malformed file, 3 when one
@@ -216,6 +222,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => Ok(lint::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),
         Command::Generate(args) => Ok(generate::run(&args)),
+        Command::Report(args) => Ok(report::run(&args)),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Connectivity(args) => Ok(connectivity::run(&args)),

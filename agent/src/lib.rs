@@ -17,6 +17,7 @@ pub mod objects;
 pub mod policies;
 pub mod probe;
 pub mod recorded;
+pub mod report;
 pub mod runtime;
 pub mod simulate;
 pub mod source;

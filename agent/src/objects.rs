@@ -20,7 +20,7 @@ use crate::{
     explain::Nodes,
     source::{
         Effect, Issue, Key, Kind, Object, Problem,
-        convert::{Described, PodNote, name_label},
+        convert::{Described, PodNote, PolicyNote, name_label},
         file::Text,
     },
 };
@@ -60,6 +60,7 @@ impl fmt::Display for Place {
 pub struct Objects {
     objects: BTreeMap<Key, Object>,
     notes: BTreeMap<Name, PodNote>,
+    of_policies: BTreeMap<Name, PolicyNote>,
     places: BTreeMap<Key, Place>,
     issues: Vec<Issue>,
     /// Namespaces that nobody defines.
@@ -116,6 +117,12 @@ impl Objects {
     #[must_use]
     pub fn container_ports(&self, pod: &Name) -> &[NamedPort] {
         self.notes.get(pod).map_or(&[], |note| &note.ports)
+    }
+
+    /// What a policy says of itself besides what it allows.
+    #[must_use]
+    pub fn note_of(&self, policy: &Name) -> PolicyNote {
+        self.of_policies.get(policy).cloned().unwrap_or_default()
     }
 
     /// The name under which users know a pod: its workload's, or its own where it has none.
@@ -239,6 +246,7 @@ impl Objects {
         let Self {
             objects,
             notes,
+            of_policies,
             places,
             issues,
             assumed,
@@ -254,6 +262,7 @@ impl Objects {
             self.objects.insert(key, object);
         }
         self.notes.extend(notes);
+        self.of_policies.extend(of_policies);
         self.places.extend(places);
         self.issues.extend(issues);
         self.settle();
@@ -283,7 +292,12 @@ impl Objects {
 
     /// Takes in what a document yields.
     fn take(&mut self, described: Described, place: Option<&Place>) {
-        let Described { converted, pods } = described;
+        let Described {
+            converted,
+            pods,
+            policies,
+        } = described;
+        self.of_policies.extend(policies);
         for mut issue in converted.issues {
             issue.file = place.map(|place| place.file.clone());
             if let (Some(key), Some(place)) = (&issue.object, place) {

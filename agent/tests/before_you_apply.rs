@@ -1,4 +1,5 @@
-//! `docs/before-you-apply.md` shows what its commands print, and the commands end as `docs/api.md` says.
+//! `docs/before-you-apply.md`, and `docs/see.md` where it is about files, show what their commands print, and the commands end as
+//! `docs/api.md` says.
 
 use std::{
     fs,
@@ -79,15 +80,17 @@ fn commands(page: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_page_shows_what_its_commands_print() {
-    let page = fs::read_to_string(root().join("docs/before-you-apply.md")).unwrap();
-    let shop = Shop::new("page");
-    let commands = commands(&page);
-    assert!(commands.len() > 10, "{commands:?}");
-    for (command, printed) in commands {
-        let output = shop.shell(&command);
-        let found = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(found.trim_end(), printed, "{command}");
+fn the_pages_show_what_their_commands_print() {
+    for (page, least) in [("before-you-apply", 10), ("see", 4)] {
+        let text = fs::read_to_string(root().join(format!("docs/{page}.md"))).unwrap();
+        let shop = Shop::new(page);
+        let commands = commands(&text);
+        assert!(commands.len() >= least, "{commands:?}");
+        for (command, printed) in commands {
+            let output = shop.shell(&command);
+            let found = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(found.trim_end(), printed, "{command}");
+        }
     }
 }
 
@@ -120,6 +123,13 @@ fn commands_end_as_documented() {
         ("lint --kubeconfig nonexistent.yaml".to_owned(), 3),
         (format!("lint {good} --kubeconfig x"), 2),
         (format!("lint {good} --fail-on sometimes"), 2),
+        (format!("report {good}"), 0),
+        (format!("report {bad} -o csv"), 0),
+        (format!("report {good} --unused-days 0"), 2),
+        (format!("report {good} --since-report shop.yaml"), 2),
+        (format!("report {broken}"), 3),
+        (format!("report {good} --socket nonexistent.sock"), 3),
+        (format!("explain --live --from a/b --to c/d {good}"), 2),
         (format!("verify --expect expectations.txt {good}"), 0),
         (format!("verify --expect fails.txt {good}"), 1),
         (format!("verify --expect nobody.txt {good}"), 3),

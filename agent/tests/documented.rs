@@ -27,7 +27,7 @@ use palisade::{
     engine::Summary,
     expect, lint,
     objects::Objects,
-    probe, simulate,
+    probe, report, simulate,
     source::Effect,
     telemetry::{
         flow_log::Sink,
@@ -209,6 +209,49 @@ fn every_key_of_pods_is_documented() {
             live_flows: Some(1),
         }],
         ..Pods::default()
+    });
+}
+
+#[test]
+fn every_key_of_a_report_for_an_audit_is_documented() {
+    let name = PolicyName {
+        namespace: text(),
+        name: text(),
+    };
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    check(&report::Report {
+        schema: text(),
+        at,
+        unused_days: 30,
+        namespaces: vec![report::Coverage {
+            namespace: text(),
+            pods: 1,
+            ingress: 1,
+            egress: 1,
+            broad: vec![text()],
+        }],
+        policies: vec![report::Policy {
+            name,
+            pods: 1,
+            audit: false,
+            reason: None,
+            owner: None,
+            created: None,
+            usage: report::Use {
+                state: text(),
+                flows: 1,
+                last: Some(at),
+                why: Some(text()),
+            },
+            broad: vec![text()],
+            findings: vec![text()],
+            spec: Value::Null,
+        }],
+        changes: Some(vec![report::Change {
+            subject: text(),
+            change: text(),
+        }]),
+        unavailable: [("unavailable".to_owned(), text())].into(),
     });
 }
 

@@ -247,6 +247,11 @@ fn policies_say_what_their_rules_allowed_and_what_they_denied() -> Result<()> {
     ensure!(text.contains("ingress[0]   1 pod      2 allowed"), "{text}");
     ensure!(!text.contains("not known"), "{text}");
     assert_eq!(site.palisade("policies x/nobody")?.status.code(), Some(1));
+    // A report takes the same counts for use.
+    let report = format!("report --manifests {}", site.manifests.folder().display());
+    let usage = site.json(&report)?["policies"][0]["usage"].clone();
+    assert_eq!(usage["state"], "used", "{usage}");
+    ensure!(usage["flows"].as_u64() >= Some(3), "{usage}");
     Ok(())
 }
 

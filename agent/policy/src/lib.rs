@@ -7,6 +7,7 @@
 
 pub mod audience;
 pub mod compile;
+pub mod coverage;
 pub mod evaluate;
 pub mod explain;
 pub mod generate;

@@ -35,7 +35,12 @@ impl Source {
         !self.manifests.is_empty() || somewhere || self.enforced
     }
 
-    /// How the cluster is reached.
+    /// Whether they are in files.
+    pub(super) const fn is_files(&self) -> bool {
+        !self.manifests.is_empty()
+    }
+
+    /// How a cluster is reached.
     pub(super) fn access(&self) -> Access {
         Access {
             kubeconfig: self.kubeconfig.clone(),

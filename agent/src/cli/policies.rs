@@ -50,17 +50,20 @@ pub(super) fn run(args: &Args) -> Exit {
 pub(super) fn ask(scope: &Scope) -> anyhow::Result<Policies> {
     match scope.asked() {
         Asked::Agent(socket) => Ok(client::get(&socket, "/v1/policies")?),
-        Asked::Cluster => {
-            let mut all = Policies::default();
-            for (node, said) in scope.ask_all::<Policies>(&["policies", "-o", "json"])? {
-                match said {
-                    Ok(policies) => all.merge(policies),
-                    Err(fault) => drop(all.unavailable.insert(node, fault)),
-                }
-            }
-            Ok(all)
+        Asked::Cluster => ask_all(scope),
+    }
+}
+
+/// What all agents of the cluster say.
+pub(super) fn ask_all(scope: &Scope) -> anyhow::Result<Policies> {
+    let mut all = Policies::default();
+    for (node, said) in scope.ask_all::<Policies>(&["policies", "-o", "json"])? {
+        match said {
+            Ok(policies) => all.merge(policies),
+            Err(fault) => drop(all.unavailable.insert(node, fault)),
         }
     }
+    Ok(all)
 }
 
 fn text(policies: &Policies) -> String {

@@ -9,10 +9,7 @@ use palisade_policy::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::source::convert::mode::MODE;
-
-/// Says why a policy is as it is.
-pub const REASON: &str = "palisade/reason";
+use crate::source::convert::{REASON, mode::MODE};
 
 /// A file and its text.
 pub type File = (String, String);
@@ -21,23 +18,32 @@ pub type File = (String, String);
 #[must_use]
 pub fn manifest(generated: &Generated) -> Value {
     let Generated { policy, reasons } = generated;
-    let Policy {
-        name,
-        selector,
-        ingress,
-        egress,
-        mode,
-    } = policy;
+    let Policy { name, mode, .. } = policy;
     let mut annotations = json!({ REASON: reasons.join("\n") });
     if *mode == Mode::Audit {
         annotations[MODE] = json!("audit");
     }
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "annotations": annotations,
+        },
+        "spec": spec(policy),
+    })
+}
+
+/// What a policy says, as the API has it.
+#[must_use]
+pub fn spec(policy: &Policy) -> Value {
     let mut spec = Map::new();
     let mut types = Vec::new();
-    spec.insert("podSelector".to_owned(), label_selector(selector));
+    spec.insert("podSelector".to_owned(), label_selector(&policy.selector));
     for (direction, ends, title, rules) in [
-        ("ingress", "from", "Ingress", ingress),
-        ("egress", "to", "Egress", egress),
+        ("ingress", "from", "Ingress", &policy.ingress),
+        ("egress", "to", "Egress", &policy.egress),
     ] {
         let Some(rules) = rules else { continue };
         types.push(title);
@@ -47,16 +53,7 @@ pub fn manifest(generated: &Generated) -> Value {
         }
     }
     spec.insert("policyTypes".to_owned(), json!(types));
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "annotations": annotations,
-        },
-        "spec": spec,
-    })
+    spec.into()
 }
 
 fn rule(rule: &Rule, ends: &str) -> Value {

@@ -25,8 +25,11 @@ mod policy;
 mod service;
 mod workload;
 
-pub use self::workload::{Described, PodNote, Workload, describe};
-pub(crate) use self::{labels::name_label, workload::describe_as};
+pub use self::workload::{Described, PodNote, PolicyNote, Workload, describe};
+pub(crate) use self::{
+    labels::name_label,
+    workload::{OWNERS, REASON, describe_as},
+};
 
 /// Lists in lists (`kind: List`) deeper than this are refused.
 const MAX_DEPTH: usize = 8;

@@ -338,17 +338,74 @@ pub struct Miss {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_answer_is_read_as_what_was_asked_about() {
-        let party = || Party {
+    fn end(pod: &str) -> Party {
+        Party {
             namespace: Some("shop".to_owned()),
-            pod: Some("web".to_owned()),
+            pod: Some(pod.to_owned()),
             address: None,
             labels: BTreeMap::new(),
+        }
+    }
+
+    /// What an agent says that has one of the ends; of the other it knows nothing.
+    fn half(node: &str, egress: bool) -> Answer {
+        let side = |pod: &str, known: bool| Side {
+            namespace: "shop".to_owned(),
+            pod: pod.to_owned(),
+            allowed: true,
+            policies: Vec::new(),
+            audited: Vec::new(),
+            allowing: Vec::new(),
+            misses: Vec::new(),
+            passes: Passing::nothing(),
+            live: Some(Live {
+                node: node.to_owned(),
+                found: None,
+                differs: known.then(|| format!("{pod} differs")),
+                unknown: (!known).then(|| "it is elsewhere".to_owned()),
+            }),
         };
+        Answer::Ends(Box::new(Explanation {
+            from: end("web"),
+            to: end("api"),
+            port: Some(80),
+            protocol: Some("TCP".to_owned()),
+            allowed: true,
+            audited: false,
+            exempt: None,
+            passes: Passing::nothing(),
+            egress: Some(side("web", egress)),
+            ingress: Some(side("api", !egress)),
+            unknown: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn each_end_is_told_of_by_the_agent_that_has_it() {
+        let mut answer = half("n1", true);
+        answer.take_live(&half("n2", false));
+        answer.take_live(&half("n1", true));
+        assert_eq!(
+            answer.differences(),
+            [
+                "egress of shop/web: web differs",
+                "ingress of shop/api: api differs"
+            ]
+        );
+        let mut other = half("n2", false);
+        if let Answer::Ends(ends) = &mut other {
+            ends.port = Some(81);
+        }
+        let mut answer = half("n1", true);
+        answer.take_live(&other);
+        assert_eq!(answer.differences().len(), 1, "it is about another port");
+    }
+
+    #[test]
+    fn an_answer_is_read_as_what_was_asked_about() {
         let explanation = Explanation {
-            from: party(),
-            to: party(),
+            from: end("web"),
+            to: end("web"),
             port: None,
             protocol: None,
             allowed: true,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use palisade_policy::model::{Name, NamedPort};
 use serde_json::{Map, Value};
 
@@ -33,6 +34,44 @@ pub struct PodNote {
     pub ports: Vec<NamedPort>,
 }
 
+/// What policy does not look at, of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyNote {
+    /// Why it is as it is, as its annotation says.
+    pub reason: Option<String>,
+    /// Whose it is, as an annotation or a label says.
+    pub owner: Option<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// The annotation that says why a policy is as it is.
+pub(crate) const REASON: &str = "palisade/reason";
+/// The annotations and labels that say whose a policy is; the first that is there holds.
+pub(crate) const OWNERS: [&str; 3] = ["palisade/owner", "owner", "team"];
+
+impl PolicyNote {
+    fn of(object: Field<'_>) -> Self {
+        let metadata = object.get("metadata");
+        let said = |part: &str, key: &str| {
+            let text = metadata.as_ref()?.value.get(part)?.get(key)?.as_str()?;
+            (!text.trim().is_empty()).then(|| text.trim().to_owned())
+        };
+        let parts = ["annotations", "labels"];
+        let mut owners = OWNERS
+            .iter()
+            .flat_map(|key| parts.map(|part| said(part, key)));
+        let created = metadata
+            .as_ref()
+            .and_then(|it| it.value.get("creationTimestamp")?.as_str());
+        Self {
+            reason: said("annotations", REASON),
+            owner: owners.find_map(|owner| owner),
+            created: created.and_then(|text| text.parse().ok()),
+        }
+    }
+}
+
 /// What a document yields, workloads included.
 #[derive(Clone, Debug, Default)]
 pub struct Described {
@@ -40,6 +79,8 @@ pub struct Described {
     pub converted: Converted,
     /// Of each of the pods.
     pub pods: Vec<PodNote>,
+    /// Of each of the policies.
+    pub policies: Vec<(Name, PolicyNote)>,
 }
 
 /// Converts a document like [`convert`](super::convert), and makes of each workload the pod of its template.
@@ -84,6 +125,12 @@ impl Described {
     /// Adds an object; a pod that was made of a workload of that kind, with it.
     fn add(&mut self, object: Field<'_>, kind: Kind, made_of: Option<&str>) -> Result<(), Fault> {
         single(object, kind, &mut self.converted)?;
+        if let (Kind::Policy, Some(super::Object::Policy(policy))) =
+            (kind, self.converted.objects.last())
+        {
+            let note = PolicyNote::of(object);
+            self.policies.push((policy.name.clone(), note));
+        }
         let Some(super::Object::Pod(pod)) = self.converted.objects.last() else {
             return Ok(());
         };
@@ -245,6 +292,28 @@ mod tests {
             }));
             assert_eq!((workload(&note).as_str(), note.made), (expected, false));
         }
+    }
+
+    #[test]
+    fn a_policy_says_why_it_is_and_whose() {
+        let note = |metadata: Value| {
+            let mut metadata = metadata;
+            metadata["name"] = json!("p");
+            let described = describe(&json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
+            }));
+            described.expect("identified").policies.remove(0).1
+        };
+        assert_eq!(note(json!({})), PolicyNote::default());
+        let said = note(json!({
+            "annotations": {"palisade/reason": " asked by audit ", "owner": ""}, "labels": {"team": "shop"},
+            "creationTimestamp": "2026-01-02T15:04:05Z",
+        }));
+        assert_eq!(said.reason.as_deref(), Some("asked by audit"));
+        assert_eq!(said.owner.as_deref(), Some("shop"));
+        assert_eq!(said.created, "2026-01-02T15:04:05Z".parse().ok());
+        let both = note(json!({"annotations": {"owner": "a"}, "labels": {"palisade/owner": "b"}}));
+        assert_eq!(both.owner.as_deref(), Some("b"));
     }
 
     #[test]

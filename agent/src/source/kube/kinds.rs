@@ -7,7 +7,10 @@ use super::partial::{
     Shape::{self, Fields, Items, Whole},
     Watched,
 };
-use crate::source::{Kind, convert::mode};
+use crate::source::{
+    Kind,
+    convert::{OWNERS, REASON, mode},
+};
 
 /// Namespaces: their labels.
 pub(super) struct Namespaces;
@@ -109,6 +112,10 @@ const METADATA: Shape = Fields(&[
             (mode::MODE, Whole),
             (mode::MODE_UNTIL, Whole),
             (mode::POD_MODE, Whole),
+            (REASON, Whole),
+            (OWNERS[0], Whole),
+            (OWNERS[1], Whole),
+            (OWNERS[2], Whole),
         ]),
     ),
     (
