@@ -86,7 +86,7 @@ const SYMPTOMS: &[Symptom] = &[
         name: "somebody-else-gets-in",
         asks: None,
         command: "palisade explain --from 192.0.2.1 --to shop/server",
-        finds: "192.0.2.1 -> shop/server: allowed",
+        finds: "no policy isolates it",
     },
 ];
 
