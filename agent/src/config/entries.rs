@@ -1,6 +1,6 @@
 //! `--map-entries`: how much each map can hold.
 
-use std::{ops::RangeInclusive, str::FromStr};
+use std::{num::ParseIntError, ops::RangeInclusive, str::FromStr};
 
 use palisade_common::limits;
 
@@ -45,9 +45,9 @@ impl FromStr for MapEntries {
             let names = MAPS.map(|(name, ..)| name).join(", ");
             format!("there is no map {name}; there are {names}")
         })?;
-        let entries = entries
-            .parse()
-            .map_err(|_| format!("{entries} is no number of entries"))?;
+        let entries = entries.parse().map_err(|error: ParseIntError| {
+            format!("{entries} is no number of entries: {error}")
+        })?;
         if !range.contains(&entries) {
             let (least, most) = (range.start(), range.end());
             return Err(format!("{name} holds {least} to {most} entries"));
