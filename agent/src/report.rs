@@ -109,7 +109,7 @@ impl Report {
                     ingress,
                     egress,
                 } = covered;
-                let (broad, _) = findings.take("Namespace", "", &name);
+                let broad = findings.take("Namespace", "", &name).broad;
                 Coverage {
                     namespace: name.to_string(),
                     pods,
@@ -129,7 +129,7 @@ impl Report {
             let everybody = audience.rules.iter().filter(|rule| rule.everybody);
             let everybody =
                 everybody.map(|rule| format!("{}[{}] is for everybody", rule.direction, rule.rule));
-            let (broad, findings) = findings.take("NetworkPolicy", &name.namespace, &name.name);
+            let found = findings.take("NetworkPolicy", &name.namespace, &name.name);
             Policy {
                 pods: audience.pods.len(),
                 audit: policy.mode == Mode::Audit,
@@ -137,8 +137,8 @@ impl Report {
                 reason: note.reason,
                 owner: note.owner,
                 created: note.created,
-                broad: everybody.chain(broad).collect(),
-                findings,
+                broad: everybody.chain(found.broad).collect(),
+                findings: found.rest,
                 spec: spec(policy),
                 name,
             }
@@ -176,19 +176,29 @@ impl Report {
 }
 
 /// What lint finds, by object: what is wide open, and the rest.
-struct Findings(BTreeMap<(String, String, String), (Vec<String>, Vec<String>)>);
+struct Findings(BTreeMap<Object, Found>);
+
+/// Kind, namespace and name.
+type Object = (String, String, String);
+
+/// What lint finds of one object.
+#[derive(Default)]
+struct Found {
+    broad: Vec<String>,
+    rest: Vec<String>,
+}
 
 /// What of lint's findings tells that something is wide open.
 const BROAD: [&str; 3] = ["PL107", "PL108", "PL109"];
 
 impl Findings {
     fn of(objects: &Objects) -> Self {
-        let mut all: BTreeMap<_, (Vec<_>, Vec<_>)> = BTreeMap::new();
+        let mut all: BTreeMap<Object, Found> = BTreeMap::new();
         for finding in lint::Report::of(objects, &BTreeSet::new()).findings {
             let Some(object) = finding.object else {
                 continue;
             };
-            let (broad, rest) = all
+            let found = all
                 .entry((object.kind, object.namespace, object.name))
                 .or_default();
             let field = match finding.field.as_str() {
@@ -197,14 +207,14 @@ impl Findings {
             };
             let text = format!("{field}{} [{}]", finding.message, finding.code);
             match BROAD.contains(&finding.code) {
-                true => broad.push(text),
-                false => rest.push(text),
+                true => found.broad.push(text),
+                false => found.rest.push(text),
             }
         }
         Self(all)
     }
 
-    fn take(&mut self, kind: &str, namespace: &str, name: &str) -> (Vec<String>, Vec<String>) {
+    fn take(&mut self, kind: &str, namespace: &str, name: &str) -> Found {
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         self.0.remove(&key).unwrap_or_default()
     }
