@@ -121,17 +121,18 @@ fn crowd(site: &mut Site, round: u32) -> Result<()> {
         let addresses = site.lab.add_pod(&format!("x/{name}"), node)?;
         let addresses = addresses.endpoint.addresses.clone();
         objects.push(pod(&name, node, &addresses, "crowd"));
-        objects.push(nothing(&name, "Egress"));
+        let mut closed = nothing(&name, "Egress");
+        closed["metadata"]["name"] = format!("closed-{at}").into();
+        objects.push(closed);
         let peer = json!({"namespaceSelector": {"matchLabels": {"round": round.to_string()}}});
         let net = block(addresses[0], (round % 16) as u8);
-        let mut changing = policy(
+        let changing = policy(
             &format!("changing-{at}"),
             json!({
                 "podSelector": {"matchLabels": {"role": "crowd"}},
                 "ingress": [{"from": [peer, net], "ports": [{"port": 1000 + round % 1000}]}],
             }),
         );
-        changing["metadata"]["name"] = format!("changing-{at}").into();
         objects.push(changing);
         objects.push(json!({
             "apiVersion": "v1", "kind": "Namespace",
