@@ -92,9 +92,10 @@ pub(crate) struct Check {
 /// One of the clusters that the tests make.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
-    /// The whole suite, what the first packets of pods meet, connectivity
+    /// The whole suite, what the first packets of pods meet, agents that are replaced, connectivity
     First,
-    /// Some of the suite in a cluster that is otherwise in every respect, the demo policies, uninstalling, connectivity
+    /// Some of the suite in a cluster that is otherwise in every respect, the demo policies, from audit to enforcement,
+    /// symptoms and their causes, uninstalling, connectivity
     /// where nothing enforces
     Second,
 }
