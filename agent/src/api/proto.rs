@@ -112,12 +112,16 @@ impl fmt::Display for DriftStatus {
     }
 }
 
+const fn yes() -> bool {
+    true
+}
+
 /// The network plugin on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plugin {
-    /// Whether it is to be there: it is not where it was switched off.
-    #[serde(default)]
+    /// Whether it is to be there: it is not where it was switched off. An older agent does not say.
+    #[serde(default = "yes")]
     pub wanted: bool,
     /// Whether it is in the list that the runtime reads.
     pub installed: bool,

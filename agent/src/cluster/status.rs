@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::agents::{AgentSet, Answer};
-use crate::api::proto::{AuditStatus, DriftStatus, Status};
+use crate::api::proto::{AuditStatus, DriftStatus, Plugin, Status};
 
 /// From which part on, in percent, a map is said to be nearly full.
 const NEARLY_FULL: u64 = 90;
@@ -229,7 +229,8 @@ fn of_agent(node: &str, status: &Status, errors: &mut Findings, warnings: &mut F
         };
         warnings.add(2, subject, message, node);
     }
-    if let Some(plugin) = status.plugin.as_ref().filter(|plugin| !plugin.installed) {
+    let missing = |plugin: &&Plugin| plugin.wanted && !plugin.installed;
+    if let Some(plugin) = status.plugin.as_ref().filter(missing) {
         let why = plugin.reason.as_deref().unwrap_or_default();
         warnings.add(
             3,
