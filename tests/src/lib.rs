@@ -8,6 +8,7 @@ pub mod agent;
 pub mod control_plane;
 pub mod corpus;
 pub mod cost;
+pub mod desk;
 pub mod lab;
 pub mod manifest;
 pub mod packet;

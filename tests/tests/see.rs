@@ -1,151 +1,23 @@
 //! What is there: `palisade pods` and its siblings beside an agent and real packets.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Command, Output},
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
-    agent::Agent,
-    lab::{Cni, Lab, Plan},
-    manifest::Manifests,
-    probe::{Attempt, Protocol, attempt},
+    desk::{Desk, NODE, PORT, pod, until},
     skip_without_root,
 };
 use serde_json::{Value, json};
 
-const NODE: &str = "node1";
-const PATIENCE: Duration = Duration::from_secs(30);
-const ANSWER: Duration = Duration::from_millis(200);
-const PORT: u16 = 8080;
-
-/// A node with the pods `x/client`, `x/other` and `x/server`, which the client alone may reach; `x/pending` has no address yet.
-struct Site {
-    agent: Agent,
-    manifests: Manifests,
-    lab: Lab,
-}
-
-impl Site {
-    fn new(extra: &[&str]) -> Result<Self> {
-        let mut lab = Lab::new(&Plan::of(1, Cni::Ptp))?;
-        let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
-        let mut objects = vec![
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}),
-            json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-                "metadata": {"name": "allow-client", "namespace": "x"},
-                "spec": {
-                    "podSelector": {"matchLabels": {"app": "server"}},
-                    "ingress": [{
-                        "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
-                        "ports": [{"port": PORT}],
-                    }],
-                },
-            }),
-            pod("pending", &[]),
-        ];
-        for name in ["client", "other", "server"] {
-            let addresses = lab.add_pod(&format!("x/{name}"), NODE)?;
-            let addresses: Vec<_> = addresses
-                .endpoint
-                .addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            objects.push(pod(name, &addresses));
-        }
-        lab.serve("x/server", PORT, Protocol::Tcp)?;
-        manifests.sync(&objects)?;
-        let program = Agent::program()?;
-        let mut agent = Agent::start(&lab, NODE, &program, manifests.folder(), extra)?;
-        agent.wait_until_ready(PATIENCE)?;
-        Ok(Self {
-            agent,
-            manifests,
-            lab,
-        })
-    }
-
-    /// Tries to reach the server once.
-    fn knock(&self, from: &str) -> Result<()> {
-        let to = self.lab.pod("x/server").endpoint.address(4);
-        let attempts = [Attempt {
-            from: &self.lab.pod(&format!("x/{from}")).endpoint.namespace,
-            to: SocketAddr::new(to.context("IPv4")?, PORT),
-            protocol: Protocol::Tcp,
-            patience: ANSWER,
-        }];
-        attempt(&attempts)?;
-        Ok(())
-    }
-
-    fn palisade(&self, words: &str) -> Result<Output> {
-        let mut command = self
-            .lab
-            .node(NODE)
-            .endpoint
-            .namespace
-            .command(Agent::program()?);
-        command.args(words.split_whitespace());
-        Ok(command.arg("--socket").arg(self.agent.socket()).output()?)
-    }
-
-    /// What it prints.
-    fn text(&self, words: &str) -> Result<String> {
-        let output = self.palisade(words)?;
-        ensure!(output.status.success(), "{output:?}");
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// The folder of the maps.
-    fn maps(&self) -> Result<PathBuf> {
-        let sets = fs::read_dir(self.lab.bpffs().join(NODE))?;
-        let mut maps = sets.filter_map(|set| Some(set.ok()?.path().join("maps")));
-        maps.find(|path| path.exists()).context("no maps")
-    }
-
-    /// Changes maps behind the agent's back.
-    fn bpftool(&self, words: &str) -> Result<()> {
-        let maps = self.maps()?;
-        let words = words.replace("MAPS", maps.to_str().context("UTF-8")?);
-        let done = Command::new("bpftool")
-            .args(words.split_whitespace())
-            .output()?;
-        ensure!(done.status.success(), "{words}: {done:?}");
-        Ok(())
-    }
-
-    fn json(&self, words: &str) -> Result<Value> {
-        Ok(serde_json::from_str(
-            &self.text(&format!("{words} -o json"))?,
-        )?)
-    }
-}
-
-/// Asks until it holds.
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    while !holds()? {
-        ensure!(Instant::now() < end, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+/// Changes maps behind the agent's back.
+fn bpftool(desk: &Desk, words: &str) -> Result<()> {
+    let maps = desk.maps()?;
+    let words = words.replace("MAPS", maps.to_str().context("UTF-8")?);
+    let done = Command::new("bpftool")
+        .args(words.split_whitespace())
+        .output()?;
+    ensure!(done.status.success(), "{words}: {done:?}");
     Ok(())
-}
-
-fn pod(name: &str, addresses: &[String]) -> Value {
-    let addresses: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "x", "uid": name, "labels": {"app": name}},
-        "spec": {"nodeName": NODE},
-        "status": {"phase": "Running", "podIPs": addresses},
-    })
 }
 
 #[test]
@@ -153,9 +25,9 @@ fn pods_are_shown_with_their_policies_packets_and_live_flows() -> Result<()> {
     if skip_without_root() {
         return Ok(());
     }
-    let site = Site::new(&[])?;
-    site.knock("client")?;
-    site.knock("other")?;
+    let site = Desk::new(PORT, &[])?;
+    site.knock("client", 1)?;
+    site.knock("other", 1)?;
     let all = site.json("pods")?;
     let names: Vec<_> = all["pods"]
         .as_array()
@@ -215,7 +87,7 @@ fn policies_say_what_their_rules_allowed_and_what_they_denied() -> Result<()> {
     if skip_without_root() {
         return Ok(());
     }
-    let site = Site::new(&["--allowed-flows", "on"])?;
+    let site = Desk::new(PORT, &["--allowed-flows", "on"])?;
     let policy =
         || Ok::<_, anyhow::Error>(site.json("policies x/allow-client")?["policies"][0].clone());
     let before = policy()?;
@@ -232,9 +104,9 @@ fn policies_say_what_their_rules_allowed_and_what_they_denied() -> Result<()> {
         (&json!(["ingress"]), &json!([]))
     );
     for _ in 0..2 {
-        site.knock("client")?;
+        site.knock("client", 1)?;
     }
-    site.knock("other")?;
+    site.knock("other", 1)?;
     until("what was allowed and denied is not counted", || {
         let policy = policy()?;
         let allowed = &policy["rules"][0]["allowed"];
@@ -260,8 +132,8 @@ fn where_allowed_flows_are_not_told_of_it_is_not_known_which_rules_allowed_them(
     if skip_without_root() {
         return Ok(());
     }
-    let site = Site::new(&[])?;
-    site.knock("client")?;
+    let site = Desk::new(PORT, &[])?;
+    site.knock("client", 1)?;
     let all = site.json("policies")?;
     assert_eq!(all["policies"][0]["rules"][0]["allowed"], Value::Null);
     ensure!(all["spans"][0].get("allowedSince").is_none(), "{all}");
@@ -275,7 +147,7 @@ fn what_the_kernel_would_decide_is_read_in_the_maps_and_held_against_policy() ->
     if skip_without_root() {
         return Ok(());
     }
-    let mut site = Site::new(&["--verify-seconds", "3600"])?;
+    let mut site = Desk::new(PORT, &["--verify-seconds", "3600"])?;
     let mut far = pod("far", &["10.99.0.1".to_owned()]);
     far["spec"]["nodeName"] = json!("elsewhere");
     far["metadata"]["labels"] = json!({"app": "client"});
@@ -326,9 +198,10 @@ fn what_the_kernel_would_decide_is_read_in_the_maps_and_held_against_policy() ->
 
     // Somebody lets everybody in: the table's default allows all.
     let allow = "1 0 0 0 ".repeat(4);
-    site.bpftool(&format!(
-        "map update pinned MAPS/TABLES key 2 0 0 0 value {allow}"
-    ))?;
+    bpftool(
+        &site,
+        &format!("map update pinned MAPS/TABLES key 2 0 0 0 value {allow}"),
+    )?;
     let output = ask("x/other", "--port 8080")?;
     let text = said(&output);
     ensure!(output.status.code() == Some(4), "{output:?}");
@@ -355,11 +228,14 @@ fn what_the_kernel_would_decide_is_read_in_the_maps_and_held_against_policy() ->
         .address(4)
         .context("IPv4")?;
     let key = address.to_string().replace('.', " ");
-    site.bpftool(&format!("map delete pinned MAPS/PEERS_V4 key {key}"))?;
-    site.bpftool(&format!(
-        "map update pinned MAPS/TABLES key 2 0 0 0 value {}",
-        "0 ".repeat(16)
-    ))?;
+    bpftool(&site, &format!("map delete pinned MAPS/PEERS_V4 key {key}"))?;
+    bpftool(
+        &site,
+        &format!(
+            "map update pinned MAPS/TABLES key 2 0 0 0 value {}",
+            "0 ".repeat(16)
+        ),
+    )?;
     let output = ask("x/client", "--port 8080")?;
     ensure!(output.status.code() == Some(4), "{output:?}");
     let text = said(&output);
