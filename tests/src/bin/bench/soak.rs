@@ -29,7 +29,7 @@ const RESTART: u32 = 20;
 const FLOOD: u32 = 7;
 /// Pods, policies and namespaces that come and go in a round.
 const CROWD: usize = 4;
-/// By how much memory and files may grow from a quarter of the time on, and still be called flat.
+/// By how much memory and files may grow in the second half, and still be called flat: in the first what is bounded fills.
 const SLACK: (f64, usize) = (1.15, 4);
 
 /// What the agent that is never ended holds.
@@ -81,7 +81,7 @@ pub(crate) fn print(time: Duration) -> Result<()> {
                 "| {:.0} | {round} | {restarts} | {memory} | {files} |",
                 begun.elapsed().as_secs_f64()
             );
-            if early.is_none() && begun.elapsed() >= time / 4 {
+            if early.is_none() && begun.elapsed() >= time / 2 {
                 early = Some(last);
             }
         }
