@@ -1,34 +1,16 @@
 //! Mutated objects: whatever they hold, conversion neither panics nor takes long, lets no policy vanish, and opens no pod.
 //! `PALISADE_FUZZ_OBJECTS` says how many.
 
-use std::time::Duration;
-
 use palisade_policy::{
     evaluate::allows,
     index::Index,
     model::{Name, Object, Protocol},
     table::{Direction, Traffic},
 };
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::super::*;
-
-/// Xorshift; a fixed seed, so that a failure can be had again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides as u64).expect("less than sides")
-    }
-
-    fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
-        &among[self.roll(among.len())]
-    }
-}
+use crate::source::dice::{Dice, MOST, count, taken};
 
 fn scraps() -> Vec<Value> {
     let mut deep = json!(1);
@@ -123,21 +105,6 @@ fn mutate(value: &mut Value, dice: &mut Dice, scraps: &[Value]) {
         }
         _ => *value = dice.pick(scraps).clone(),
     }
-}
-
-/// Of a processor's time, for one object.
-const MOST: Duration = Duration::from_millis(100);
-
-/// How many objects are tried: few, or as many as somebody asks for.
-fn count(few: usize) -> usize {
-    let asked = std::env::var("PALISADE_FUZZ_OBJECTS").ok();
-    asked.and_then(|count| count.parse().ok()).unwrap_or(few)
-}
-
-/// What this thread has taken of a processor's time; no busy machine changes it.
-fn taken() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("after the start")
 }
 
 #[test]
