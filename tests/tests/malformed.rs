@@ -462,6 +462,9 @@ fn headers_of_fragments_that_hide_the_protocol_are_not_believed() {
 /// How many frames each random test sends, if the variable PALISADE_FUZZ_FRAMES says nothing else.
 const ROUNDS: usize = 120_000;
 
+/// After how many all begins anew.
+const RELOAD: usize = 50_000;
+
 /// A number that a variable may give.
 fn asked<T: std::str::FromStr>(variable: &str) -> Option<T> {
     std::env::var(variable).ok()?.parse().ok()
@@ -498,6 +501,10 @@ fn random(outward: bool, seed: u64) {
     let mut reader = Reader::new(outward);
     let mut passed = 0;
     for round in 0..rounds {
+        if round > 0 && round % RELOAD == 0 {
+            // The table of fragments forgets those it has no room for, and the reader none.
+            (scene, reader) = (Scene::new(), Reader::new(outward));
+        }
         if round % 1000 == 0 {
             scene.forget();
         }
