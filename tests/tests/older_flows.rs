@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
     lab::{Cni, Lab, Plan, Service},
-    site::{INTERNET, PORT, STYLES, Site, TARGET, VIP, any, nothing, of_family},
+    site::{INTERNET, PORT, STYLES, Site, TARGET, VIP, any, by_both, nothing, of_family},
     skip_without_root,
 };
 use serde_json::json;
@@ -163,6 +163,40 @@ fn what_policy_allows_goes_on_and_lets_nobody_else_in() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_policy_that_comes_later_cuts_what_went_on() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let mut site = before(Cni::Ptp, "far-good", false)?;
+    let mut exchanges = Vec::new();
+    for family in [4, 6] {
+        let service = SocketAddr::new(of_family(VIP, family), PORT + 1);
+        let server = ("far-good", TARGET + 1);
+        exchanges.push(Exchange::open(
+            &site,
+            family,
+            "client",
+            server,
+            Some(service),
+        )?);
+    }
+    isolate(&mut site, &[("client", "Ingress"), ("far-good", "Egress")])?;
+    site.start()?;
+    for exchange in &exchanges {
+        exchange.goes_on()?;
+    }
+    isolate(&mut site, &[("client", "Egress")])?;
+    for family in [4, 6] {
+        let denied = by_both("client", of_family(VIP, family), PORT, None);
+        site.expect("the policy is there", &denied)?;
+    }
+    for exchange in &exchanges {
+        exchange.is_cut()?;
     }
     Ok(())
 }
