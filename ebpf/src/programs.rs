@@ -36,10 +36,10 @@ pub(crate) fn to_wire(context: TcContext) -> i32 {
     action(to_wire::judge(Skb::new(context.skb.skb)))
 }
 
-/// Never attached: a test run returns the low 31 bits of the jiffies, by which the agent finds their rate.
+/// Never attached: a test run returns the low 32 bits of the jiffies, by which the agent finds their rate and dates flows.
 #[classifier]
 pub(crate) fn clock(_context: TcContext) -> i32 {
-    (crate::skb::jiffies() & 0x7fff_ffff) as i32
+    crate::skb::jiffies().cast_signed()
 }
 
 /// Never attached: what calling a program costs, beside which the benchmark sets the others.

@@ -225,7 +225,7 @@ impl Rig {
         self.carry.time(program, frame, &Context::new(at), repeat)
     }
 
-    /// Low 31 bits of the jiffies.
+    /// Low 32 bits of the jiffies.
     ///
     /// # Panics
     /// Where the program cannot run.

@@ -83,7 +83,17 @@ impl Site {
     ///
     /// # Errors
     /// Where the lab or an agent does not start.
-    pub fn on(mut lab: Lab) -> Result<Self> {
+    pub fn on(lab: Lab) -> Result<Self> {
+        let mut site = Self::without_agents(lab)?;
+        site.start()?;
+        Ok(site)
+    }
+
+    /// On two nodes that are there, and no agents yet.
+    ///
+    /// # Errors
+    /// Where pods cannot be made.
+    pub fn without_agents(mut lab: Lab) -> Result<Self> {
         let mut manifests = Manifests::create(&lab.path().join("manifests"))?;
         lab.add_outside("internet", &both(INTERNET.into()))?;
         manifests
@@ -99,19 +109,28 @@ impl Site {
         for protocol in PROTOCOLS {
             lab.serve("internet", TARGET, protocol)?;
         }
-        let mut agents = Vec::new();
-        for node in ["node1", "node2"] {
-            let program = Agent::program()?;
-            agents.push(Agent::start(&lab, node, &program, manifests.folder(), &[])?);
-        }
-        for agent in &mut agents {
-            agent.wait_until_ready(READY)?;
-        }
         Ok(Self {
             lab,
             manifests,
-            agents,
+            agents: Vec::new(),
         })
+    }
+
+    /// Starts an agent on each node, and waits until they enforce.
+    ///
+    /// # Errors
+    /// Where one does not start.
+    pub fn start(&mut self) -> Result<()> {
+        for node in ["node1", "node2"] {
+            let program = Agent::program()?;
+            let folder = self.manifests.folder();
+            self.agents
+                .push(Agent::start(&self.lab, node, &program, folder, &[])?);
+        }
+        for agent in &mut self.agents {
+            agent.wait_until_ready(READY)?;
+        }
+        Ok(())
     }
 
     /// Gives a pod another role.

@@ -25,10 +25,12 @@ use crate::{
     },
 };
 
+pub use self::older::OlderError;
 use self::{local::Local, marks::Marks};
 
 mod local;
 mod marks;
+mod older;
 
 /// The interface of a local pod that is to have a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

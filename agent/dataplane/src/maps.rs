@@ -97,6 +97,8 @@ pub struct Maps {
     pub event_budget: PerCpuArray<MapData, EventBudget>,
     /// The event ring, for whoever takes it to read it.
     pub events: Option<RingBuf<MapData>>,
+    /// Entries of `FLOWS_DATAGRAM`.
+    datagrams: u32,
     capacity: Capacity,
     handles: Handles,
 }
@@ -192,6 +194,7 @@ impl Maps {
         let (cells, cell_count) = open!(HashMap, "CELLS");
         let (port_sets, set_count) = open!(Array, "PORT_SETS");
         let (port_leaves, leaf_count) = open!(Array, "PORT_LEAVES");
+        let (flows_datagram, datagrams) = open!(HashMap, "FLOWS_DATAGRAM");
         Ok(Self {
             peers_v4,
             peers_v6,
@@ -203,7 +206,7 @@ impl Maps {
             port_sets,
             port_leaves,
             flows_stream: open!(HashMap, "FLOWS_STREAM").0,
-            flows_datagram: open!(HashMap, "FLOWS_DATAGRAM").0,
+            flows_datagram,
             flows_new: open!(HashMap, "FLOWS_NEW").0,
             pending: open!(HashMap, "PENDING").0,
             fragments: open!(HashMap, "FRAGMENTS").0,
@@ -213,6 +216,7 @@ impl Maps {
             counters: open!(PerCpuArray, "COUNTERS").0,
             event_budget: open!(PerCpuArray, "EVENT_BUDGET").0,
             events: Some(open!(RingBuf, "EVENTS").0),
+            datagrams,
             capacity: Capacity {
                 peers_v4: v4,
                 peers_v6: v6,

@@ -19,12 +19,14 @@ use zerocopy::FromBytes as _;
 
 use self::wire::{AddressHeader, Attributes, LinkHeader, Messages, Request, RouteHeader};
 pub use self::{
+    conntrack::{Conntrack, Ends, Tracked},
     device::{Link, LocalAddress},
     monitor::{Changes, Monitor},
     nft::{Chain, Netfilter},
     tc::{Filter, Hook},
 };
 
+mod conntrack;
 mod device;
 mod monitor;
 mod nft;

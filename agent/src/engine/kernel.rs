@@ -61,6 +61,8 @@ pub struct Kernel {
     unattached: BTreeMap<u32, String>,
     /// Other sets of maps may still be pinned.
     leftovers: bool,
+    /// No pod had a slot here: what is open is older than any entry, until the first update.
+    first: bool,
     /// What the programs are told besides verdicts, as the agent was started.
     settings: Settings,
     /// How often the maps are read, and when next.
@@ -148,6 +150,7 @@ impl Kernel {
         let pins = Arc::new(pins);
         let slots = dataplane.mirror().slots().iter();
         Ok(Self {
+            first: slots.len() == 0,
             interfaces: slots
                 .map(|(&slot, value)| (value.ifindex, of_pod(slot)))
                 .collect(),
@@ -274,6 +277,9 @@ impl Kernel {
         now: Instant,
     ) -> Outcome {
         let report = self.dataplane.apply(compiled, change, wanted, now);
+        if std::mem::take(&mut self.first) {
+            self.take_up_older();
+        }
         let mut outcome = Outcome::default();
         let mut roles = Self::shut(compiled, &report, wanted);
         for (ifindex, interface, role) in self.wanted(&report, wanted) {
@@ -306,6 +312,26 @@ impl Kernel {
         self.unattached.clone_from(&outcome.unattached);
         outcome.report = report;
         outcome
+    }
+
+    /// Takes up what was open before there was an agent on this node, lest its answers be judged as new. To do without is no
+    /// failure: not every kernel tracks connections.
+    fn take_up_older(&mut self) {
+        let begun = Instant::now();
+        // A second ago, lest it be ahead of the programs' clock.
+        let seen = self.clock.jiffies(begun).wrapping_sub(self.clock.hz());
+        match self.dataplane.take_up_older(seen) {
+            Ok(entries) => {
+                tracing::info!(entries, took = ?begun.elapsed(), "open UDP flows are taken up")
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(
+                    error,
+                    "open UDP flows cannot be taken up, and are judged as new"
+                );
+            }
+        }
     }
 
     /// The interfaces of isolated pods for which there is no slot: their programs find nothing written of them, and pass

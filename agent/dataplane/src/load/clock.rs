@@ -35,20 +35,23 @@ impl Clock {
         self.hz
     }
 
-    /// For how long, in jiffies, something is over that was at these jiffies. They go with the monotonic clock, and are
-    /// cut to 31 bits: an age of more than three weeks begins anew at 1000 Hz.
+    /// The jiffies at a moment, a few more or less: they go with the monotonic clock.
     #[must_use]
-    pub fn age(&self, seen: u32, now: Instant) -> u32 {
+    pub fn jiffies(&self, now: Instant) -> u32 {
         let passed =
             now.saturating_duration_since(self.at).as_millis() * u128::from(self.hz) / 1000;
-        let age = self.jiffies.wrapping_add(passed as u32).wrapping_sub(seen) & MASK;
+        self.jiffies.wrapping_add(passed as u32)
+    }
+
+    /// For how long, in jiffies, something is over that was at these jiffies. Of 32 bits half are the past: an age of
+    /// more than three weeks is none at 1000 Hz.
+    #[must_use]
+    pub fn age(&self, seen: u32, now: Instant) -> u32 {
+        let age = self.jiffies(now).wrapping_sub(seen);
         // Of another processor a jiffy may be ahead.
-        if age > MASK / 2 { 0 } else { age }
+        if age > u32::MAX / 2 { 0 } else { age }
     }
 }
-
-/// The bits that a reading has.
-const MASK: u32 = 0x7fff_ffff;
 
 /// Finds the jiffies and their rate, which the kernel tells nobody: the object's `clock` is run until its readings leave
 /// one rate only. Takes about 20 to 60 ms.
@@ -106,9 +109,9 @@ struct Reading {
 
 impl Reading {
     /// The lowest and highest rate that these readings allow, in jiffies per second. A reading is cut to
-    /// whole jiffies and 31 bits.
+    /// whole jiffies and 32 bits.
     fn rate(&self, later: &Self) -> (f64, f64) {
-        let ticks = f64::from(later.jiffies.wrapping_sub(self.jiffies) & MASK);
+        let ticks = f64::from(later.jiffies.wrapping_sub(self.jiffies));
         let shortest = later.before.duration_since(self.after).as_secs_f64();
         let longest = later.after.duration_since(self.before).as_secs_f64();
         ((ticks - 1.0) / longest, (ticks + 1.0) / shortest)
@@ -131,7 +134,8 @@ mod tests {
         assert_eq!(clock.age(5, later), 1000);
         assert_eq!(clock.age(5_u32.wrapping_sub(10), at), 10);
         assert_eq!(clock.age(7, at), 0);
-        assert_eq!(clock.age(1 << 31 | 1005, later), 0, "a reading has 31 bits");
+        assert_eq!(clock.age(1 << 31 | 1005, later), 0, "half a round ago");
+        assert_eq!(clock.age(clock.jiffies(later), later), 0);
     }
 
     #[test]
@@ -141,7 +145,7 @@ mod tests {
             let moment = start + Duration::from_micros(micros);
             let ticks = (micros * u64::from(rate) / 1_000_000) as u32;
             Reading {
-                jiffies: base.wrapping_add(ticks) & 0x7fff_ffff,
+                jiffies: base.wrapping_add(ticks),
                 before: moment - Duration::from_micros(micros.min(300)),
                 after: moment + Duration::from_micros(50),
             }
@@ -149,7 +153,7 @@ mod tests {
         for rate in RATES {
             for offset in (1000..20_000).step_by(777) {
                 for length in (20_000..200_000).step_by(7_919) {
-                    for base in [0, 0x7fff_fffe] {
+                    for base in [0, u32::MAX - 1] {
                         let (least, most) =
                             at(offset, rate, base).rate(&at(offset + length, rate, base));
                         assert!(least <= f64::from(rate) && f64::from(rate) <= most);

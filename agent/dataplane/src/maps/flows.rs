@@ -1,4 +1,4 @@
-//! How many flows live.
+//! How many flows live, and those that are taken up.
 
 use std::{
     collections::{HashMap as Counts, HashSet},
@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::maps::MapError;
+use aya_obj::generated::BPF_NOEXIST;
 use palisade_common::{key::FlowKey, value::Flow};
 
 use super::{Maps, sweep::MOST_KEYS};
@@ -45,6 +46,28 @@ impl Maps {
             }
         }
         Ok(counts)
+    }
+
+    /// Adds answered flows of datagrams, at most as many as the table holds, and over no entry that is there. How many it
+    /// added.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says of a write; those before it are done.
+    pub fn take_up(
+        &mut self,
+        flows: impl IntoIterator<Item = (FlowKey, Flow)>,
+    ) -> Result<usize, MapError> {
+        let mut added = 0;
+        for (key, flow) in flows.into_iter().take(self.datagrams as usize) {
+            match self.flows_datagram.insert(key, flow, BPF_NOEXIST.into()) {
+                Ok(()) => added += 1,
+                Err(MapError::SyscallError(error))
+                    if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(added)
     }
 }
 

@@ -43,6 +43,7 @@ impl Maps {
             counters: PerCpuArray::create(2 * capacity.slots, 0)?,
             event_budget: PerCpuArray::create(2 * capacity.slots * REASONS as u32, 0)?,
             events: Some(RingBuf::try_from(ring)?),
+            datagrams: FLOWS,
             capacity,
             handles: Handles::default(),
         })

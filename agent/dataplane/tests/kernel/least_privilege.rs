@@ -17,7 +17,7 @@ use palisade_dataplane::{
         uninstall::{remains, remove},
     },
     load::{Entries, OBJECT, calibrate, load},
-    netlink::Monitor,
+    netlink::{Conntrack, Monitor},
 };
 
 use crate::node::{BPFFS, NETNS, bridge_pod, ip, on_node, pins, ptp_pod, strategies};
@@ -146,6 +146,8 @@ fn everything() {
     assert!(has_tcx().is_ok());
     let mut monitor = Monitor::open().unwrap();
     monitor.drain().unwrap();
+
+    Conntrack::open().unwrap().datagrams(|_| true).unwrap();
 
     let mut discovery = Discovery::new(vec![PathBuf::from(NETNS)]).unwrap();
     let wanted: BTreeSet<_> = ["10.1.0.2", "fd00::2", "10.2.0.2", "10.3.0.1"]

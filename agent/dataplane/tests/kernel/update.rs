@@ -8,7 +8,9 @@ use std::{
 
 use aya::maps::{PerCpuValues, lpm_trie::Key};
 use palisade_common::{
+    family,
     key::FlowKey,
+    protocol,
     value::{Config, Counters, Flow, Slot},
     verdict::Direction,
 };
@@ -183,6 +185,32 @@ fn a_full_map_says_so_and_takes_replacements() {
         maps.perform(&block("198.51.100.0/24", None)).unwrap();
         assert_eq!(class_of(&maps, "10.1.0.1".parse().unwrap()), 2);
         assert_eq!(class_of(&maps, "10.0.0.1".parse().unwrap()), 1);
+    });
+}
+
+#[test]
+fn flows_that_are_taken_up_replace_none_and_need_no_more_room_than_there_is() {
+    on_node(|| {
+        let mut maps = Maps::create_standalone(small()).unwrap();
+        let key = |local_port| FlowKey {
+            remote: [9, 0, 0, 0],
+            local_port,
+            remote_port: 53,
+            slot: 1,
+            protocol: protocol::UDP,
+            family: family::V4,
+        };
+        let flow = |revision| Flow {
+            revision,
+            ..Flow::default()
+        };
+        let there = maps.take_up([(key(1), flow(1)), (key(2), flow(1))]);
+        assert_eq!(there.unwrap(), 2);
+        // The table holds 1024.
+        let many = (1..=3000).map(|port| (key(port), flow(2)));
+        assert_eq!(maps.take_up(many).unwrap(), 1022);
+        let revision = |port| maps.flows_datagram.get(&key(port), 0).unwrap().revision;
+        assert_eq!([1, 2, 3, 1024].map(revision), [1, 1, 2, 2]);
     });
 }
 
