@@ -126,6 +126,17 @@ has "6 of 6 expectations hold"
 show palisade probe --from "$shop/stranger" --to "$shop/db:5432"
 has "DENIED"
 
+say "What is there: by pod, by policy, in the kernel, for an audit"
+show palisade pods --namespace "$shop"
+has "$shop/stranger"
+show palisade policies --namespace "$shop"
+has "$shop/db-report"
+show palisade explain --from "$shop/report" --to "$shop/db" --port 5432 --live
+has "in the kernel of"
+has_not "the kernel differs"
+show palisade report
+has "$shop"
+
 say "The brake: whoever has to, lets everything pass for a while"
 show palisade pause --for 10m --namespace "$shop"
 for _ in 1 2 3 4 5 6 7 8 9 10; do

@@ -128,7 +128,7 @@ pub(crate) fn binary(target: Target) -> Result<PathBuf> {
     setup::ebpf()?;
     let built = build(target, "palisade", "palisade")?;
 
-    let file = folder()?.join(format!("palisade-{}", target.name()));
+    let file = program(target)?;
     fs::copy(&built, &file).with_context(|| format!("write {}", file.display()))?;
     let size = check(&file)?;
     println!(
@@ -137,6 +137,11 @@ pub(crate) fn binary(target: Target) -> Result<PathBuf> {
         size as f64 / f64::from(1 << 20)
     );
     Ok(file)
+}
+
+/// Where the binary for an architecture lies.
+pub(crate) fn program(target: Target) -> Result<PathBuf> {
+    Ok(folder()?.join(format!("palisade-{}", target.name())))
 }
 
 /// Where everything lies that is given to others.

@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for addresses in NODES {
         Node::find(&run, addresses)?.load(&archive)?;
     }
-    let program = dist::folder()?.join(format!("palisade-{}", target.name()));
+    let program = dist::program(target)?;
     let palisade = |words: &str| {
         let mut palisade = Command::new(&program);
         palisade.args(words.split_whitespace());

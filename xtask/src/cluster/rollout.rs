@@ -33,7 +33,7 @@ fn script(run: &Run) -> Result<Command> {
 
 /// Has the binary of this machine there.
 fn program(link: &PathBuf) -> Result<()> {
-    let built = dist::folder()?.join(format!("palisade-{}", Target::host()?.name()));
+    let built = dist::program(Target::host()?)?;
     if link.symlink_metadata().is_err() {
         symlink(&built, link).with_context(|| format!("make {}", link.display()))?;
     }

@@ -171,7 +171,7 @@ impl Stage<'_> {
 
     /// What the command prints; a negative answer is one, too.
     fn say(&self, symptom: &Symptom, namespace: &str) -> Result<String> {
-        let program = dist::folder()?.join(format!("palisade-{}", Target::host()?.name()));
+        let program = dist::program(Target::host()?)?;
         let mut words = symptom.command.split_whitespace();
         ensure!(words.next() == Some("palisade"), "no command of palisade");
         let mut palisade = Command::new(program);
