@@ -20,8 +20,10 @@ mod report;
 const QUICK: u64 = 2;
 const HIGHEST: u64 = 3;
 
-/// Called by kube-proxy, and by tests to do what others do on a node.
+/// Called by kube-proxy, by tests to do what others do on a node, and to see that shells take completions.
 const TOOLS: &[setup::Program] = &[
+    ("zsh", "zsh"),
+    ("fish", "fish"),
     ("iptables", "iptables"),
     ("bpftool", "bpftool"),
     ("openssl", "openssl"),
