@@ -128,9 +128,9 @@ has "DENIED"
 
 say "What is there: by pod, by policy, in the kernel, for an audit"
 show palisade pods --namespace "$shop"
-has "$shop/stranger"
+has "stranger"
 show palisade policies --namespace "$shop"
-has "$shop/db-report"
+has "db-report"
 show palisade explain --from "$shop/report" --to "$shop/db" --port 5432 --live
 has "in the kernel of"
 has_not "the kernel differs"
