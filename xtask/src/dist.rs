@@ -20,7 +20,7 @@ use crate::{
 const SMALLER: &str = "-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr";
 
 /// What the binary may weigh: it is pulled by every node.
-const LIMIT: u64 = 20 << 20;
+const LIMIT: u64 = 20_000_000;
 
 /// An architecture that Palisade runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -131,11 +131,7 @@ pub(crate) fn binary(target: Target) -> Result<PathBuf> {
     let file = program(target)?;
     fs::copy(&built, &file).with_context(|| format!("write {}", file.display()))?;
     let size = check(&file)?;
-    println!(
-        "{}: {:.1} MB, static",
-        file.display(),
-        size as f64 / f64::from(1 << 20)
-    );
+    println!("{}: {:.1} MB, static", file.display(), size as f64 / 1e6);
     Ok(file)
 }
 
