@@ -544,10 +544,7 @@ impl Engine {
                 .filter(|policy| !enforces(index, pod, policy))
         });
         let staged: BTreeSet<_> = audited
-            .map(|policy| proto::PolicyName {
-                namespace: policy.name.namespace.to_string(),
-                name: policy.name.name.to_string(),
-            })
+            .map(|policy| proto::PolicyName::from(&policy.name))
             .collect();
         self.inventory
             .told(Timestamp::now(), staged.into_iter().collect())

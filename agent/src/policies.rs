@@ -75,10 +75,7 @@ impl Facts {
 
     fn policy(&self, audience: &Audience<'_>, warnings: Vec<String>) -> Policy {
         let policy = audience.policy;
-        let name = PolicyName {
-            namespace: policy.name.namespace.to_string(),
-            name: policy.name.name.to_string(),
-        };
+        let name = PolicyName::from(&policy.name);
         let here = |node: Option<&str>| node == Some(self.span.node.as_str());
         let pods = audience.pods.iter();
         let isolates = [

@@ -121,10 +121,7 @@ impl Report {
         let namespaces = namespaces.collect();
         let policies = audiences(&index).into_iter().map(|audience| {
             let policy = audience.policy;
-            let name = PolicyName {
-                namespace: policy.name.namespace.to_string(),
-                name: policy.name.name.to_string(),
-            };
+            let name = PolicyName::from(&policy.name);
             let note = objects.note_of(&policy.name);
             let everybody = audience.rules.iter().filter(|rule| rule.everybody);
             let everybody =

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
+use palisade_policy::model::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::source;
@@ -421,6 +422,15 @@ pub struct PolicyName {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+}
+
+impl From<&Name> for PolicyName {
+    fn from(name: &Name) -> Self {
+        Self {
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+        }
+    }
 }
 
 /// What an agent has seen: the answer to `GET /v1/inventory`.

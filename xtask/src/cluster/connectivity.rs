@@ -1,6 +1,6 @@
 //! `palisade connectivity test`, as users run it: the binary of this machine against the cluster that is up.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,10 +10,7 @@ use super::{
     node::Node,
     run::Run,
 };
-use crate::{
-    dist::{self, Target},
-    image, shell,
-};
+use crate::{dist::Target, image, shell};
 
 /// How many tests are tried at once. Most of their time they wait.
 const AT_ONCE: &str = "6";
@@ -44,21 +41,13 @@ impl Options {
 /// all agents what they say, too.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let run = Run::here();
-    let target = Target::host()?;
     // Without an installation nodes may not have the image.
-    let (archive, _) = image::build(target)?;
+    let (archive, _) = image::build(Target::host()?)?;
     for addresses in NODES {
         Node::find(&run, addresses)?.load(&archive)?;
     }
-    let program = dist::program(target)?;
-    let palisade = |words: &str| {
-        let mut palisade = Command::new(&program);
-        palisade.args(words.split_whitespace());
-        palisade.arg("--kubeconfig").arg(run.kubeconfig());
-        palisade
-    };
     let report = run.path("logs").join("connectivity.xml");
-    let mut test = palisade("connectivity test");
+    let mut test = run.palisade("connectivity test")?;
     test.args(["--test-concurrency", AT_ONCE]);
     test.arg("--junit-file").arg(&report);
     if options.unenforced {
@@ -81,8 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     // The agents that the test has restarted tell of themselves, and of what it made them deny.
-    shell::run(&mut palisade("status --wait --wait-duration 1m"))?;
-    let flows = shell::output(&mut palisade("flows --last 100000"))?;
+    shell::run(&mut run.palisade("status --wait --wait-duration 1m")?)?;
+    let flows = shell::output(&mut run.palisade("flows --last 100000")?)?;
     for Addresses { node, .. } in NODES {
         let told = flows.contains(&format!(" [{node}]: "));
         ensure!(told, "nothing was denied on {node}:\n{flows}");

@@ -14,15 +14,15 @@ pub(super) fn run() -> Result<()> {
     let run = Run::here();
     suite::load_images(&run, &suite::programs()?)?;
     install::run(&install::Options::default())?;
-    shell::run(&mut demo(&run)?)?;
-    shell::run(demo(&run)?.arg("remove"))
+    shell::run(&mut script(&run, DEMO)?)?;
+    shell::run(script(&run, DEMO)?.arg("remove"))
 }
 
-/// The script, with the cluster's own `kubectl`.
-fn demo(run: &Run) -> Result<Command> {
-    let mut demo = Command::new(shell::root()?.join(DEMO));
+/// A script that users can run, with the cluster's own programs.
+pub(super) fn script(run: &Run, path: &str) -> Result<Command> {
+    let mut script = Command::new(shell::root()?.join(path));
     let usual = std::env::var("PATH").unwrap_or_default();
-    demo.env("PATH", format!("{}:{usual}", run.path("bin").display()));
-    demo.env("KUBECONFIG", run.kubeconfig());
-    Ok(demo)
+    script.env("PATH", format!("{}:{usual}", run.path("bin").display()));
+    script.env("KUBECONFIG", run.kubeconfig());
+    Ok(script)
 }

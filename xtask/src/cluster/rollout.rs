@@ -1,10 +1,10 @@
 //! The way from audit to enforcement, as `docs/rollout.md` leads it: the script that users can run, in the cluster.
 
-use std::{os::unix::fs::symlink, path::PathBuf, process::Command};
+use std::{os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{run::Run, suite};
+use super::{examples::script, run::Run, suite};
 use crate::{
     dist::{self, Target},
     shell,
@@ -16,23 +16,13 @@ const SCRIPT: &str = "deploy/examples/rollout.sh";
 pub(crate) fn run() -> Result<()> {
     let run = Run::here();
     suite::load_images(&run, &suite::programs()?)?;
-    let told = shell::run(&mut script(&run)?);
-    told.and(shell::run(script(&run)?.arg("remove")))
-}
-
-/// The script, with `kubectl` and `palisade` on its path.
-fn script(run: &Run) -> Result<Command> {
-    let mut script = Command::new(shell::root()?.join(SCRIPT));
-    let usual = std::env::var("PATH").unwrap_or_default();
-    let bin = run.path("bin");
-    program(&bin.join("palisade"))?;
-    script.env("PATH", format!("{}:{usual}", bin.display()));
-    script.env("KUBECONFIG", run.kubeconfig());
-    Ok(script)
+    program(&run.path("bin/palisade"))?;
+    let told = shell::run(&mut script(&run, SCRIPT)?);
+    told.and(shell::run(script(&run, SCRIPT)?.arg("remove")))
 }
 
 /// Has the binary of this machine there.
-fn program(link: &PathBuf) -> Result<()> {
+fn program(link: &Path) -> Result<()> {
     let built = dist::program(Target::host()?)?;
     if link.symlink_metadata().is_err() {
         symlink(&built, link).with_context(|| format!("make {}", link.display()))?;

@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::shell::{self, command};
+use crate::{
+    dist::{self, Target},
+    shell::{self, command},
+};
 
 /// One cluster per machine: its addresses are the machine's too. Not below `/var/lib` or `/run`,
 /// of which nodes have their own.
@@ -64,6 +67,14 @@ impl Run {
         let mut kubectl = Command::new(self.program("kubectl"));
         kubectl.arg("--kubeconfig").arg(self.kubeconfig());
         kubectl
+    }
+
+    /// `palisade` of this machine, as the administrator runs it from anywhere; its command line in words.
+    pub(super) fn palisade(&self, words: &str) -> Result<Command> {
+        let mut palisade = Command::new(dist::program(Target::host()?)?);
+        palisade.args(words.split_whitespace());
+        palisade.arg("--kubeconfig").arg(self.kubeconfig());
+        Ok(palisade)
     }
 
     /// Makes the folder, which is the administrator's alone.

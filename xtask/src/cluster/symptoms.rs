@@ -2,19 +2,14 @@
 //! finds its cause. Where all is well, and looks alike, the command finds nothing.
 
 use std::{
-    fs,
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{run::Run, suite};
-use crate::{
-    dist::{self, Target},
-    shell,
-};
+use crate::shell;
 
 const PAGE: &str = "docs/troubleshooting.md";
 const FOLDER: &str = "deploy/examples/symptoms";
@@ -171,16 +166,14 @@ impl Stage<'_> {
 
     /// What the command prints; a negative answer is one, too.
     fn say(&self, symptom: &Symptom, namespace: &str) -> Result<String> {
-        let program = dist::program(Target::host()?)?;
-        let mut words = symptom.command.split_whitespace();
-        ensure!(words.next() == Some("palisade"), "no command of palisade");
-        let mut palisade = Command::new(program);
+        let words = symptom.command.strip_prefix("palisade ");
+        let words = words.context("no command of palisade")?;
         let here = |word: &str| match word {
             NAMESPACE => namespace.to_owned(),
             word => word.replace(&format!("{NAMESPACE}/"), &format!("{namespace}/")),
         };
-        palisade.args(words.map(here));
-        palisade.arg("--kubeconfig").arg(self.run.kubeconfig());
+        let words: Vec<_> = words.split(' ').map(here).collect();
+        let mut palisade = self.run.palisade(&words.join(" "))?;
         let output = palisade.output().context("run palisade")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
