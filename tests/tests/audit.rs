@@ -220,7 +220,7 @@ fn the_flow_log_has_a_line_for_what_is_denied() -> Result<()> {
         let line: Value = serde_json::from_str(line)?;
         assert_eq!(line["node"], "node1");
         assert_eq!(line["verdict"], "denied");
-        assert_eq!(line["policies"], json!(["only-from"]));
+        assert_eq!(line["policies"], json!(["only-from"]), "{line}");
         ensure!(line["packets"].as_u64() >= Some(1), "{line}");
     }
     Ok(())

@@ -1,23 +1,16 @@
 //! The kernel's clock, as far as programs date by it.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use aya::{
     Ebpf,
     programs::{TestRun as _, TestRunOptions},
 };
+use rustix::time::{ClockId, clock_getres};
 
 use super::{LoadError, classifier};
 
-/// The rates kernels are built with (`CONFIG_HZ`).
-const RATES: [u32; 4] = [100, 250, 300, 1000];
-/// How long two readings are apart before another rate than those is believed.
-const CALIBRATION_LIMIT: Duration = Duration::from_millis(500);
-/// Between readings.
-const CALIBRATION_STEP: Duration = Duration::from_millis(20);
+const NANOSECONDS: i64 = 1_000_000_000;
 
 /// The jiffies, by which flows are dated.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +46,7 @@ impl Clock {
     }
 }
 
-/// Finds the jiffies and their rate, which the kernel tells nobody: the object's `clock` is run until its readings leave
-/// one rate only. Takes about 20 to 60 ms.
+/// Reads the jiffies by a run of the object's `clock`, which no file shows.
 ///
 /// # Errors
 ///
@@ -65,61 +57,34 @@ pub fn calibrate(object: &mut Ebpf) -> Result<Clock, LoadError> {
     clock
         .load()
         .map_err(|source| LoadError::Refused { name: NAME, source })?;
-    let read = || {
-        let before = Instant::now();
-        let packet = [0u8; 64];
-        let result = clock
-            .test_run(TestRunOptions {
-                data_in: Some(&packet),
-                ..TestRunOptions::default()
-            })
-            .map_err(|source| LoadError::Refused { name: NAME, source })?;
-        Ok::<_, LoadError>(Reading {
-            jiffies: result.return_value,
-            before,
-            after: Instant::now(),
+    let at = Instant::now();
+    let packet = [0u8; 64];
+    let result = clock
+        .test_run(TestRunOptions {
+            data_in: Some(&packet),
+            ..TestRunOptions::default()
         })
-    };
-    let first = read()?;
-    let at_rate = |hz| Clock {
-        hz,
-        jiffies: first.jiffies,
-        at: first.before,
-    };
-    loop {
-        thread::sleep(CALIBRATION_STEP);
-        let (least, most) = first.rate(&read()?);
-        let mut fitting = RATES
-            .into_iter()
-            .filter(|rate| (least..=most).contains(&f64::from(*rate)));
-        match (fitting.next(), fitting.next()) {
-            (Some(rate), None) => return Ok(at_rate(rate)),
-            _ if first.after.elapsed() < CALIBRATION_LIMIT => {}
-            _ => return Ok(at_rate(f64::midpoint(least, most).round() as u32)),
-        }
-    }
+        .map_err(|source| LoadError::Refused { name: NAME, source })?;
+    Ok(Clock {
+        hz: rate(),
+        jiffies: result.return_value,
+        at,
+    })
 }
 
-/// The jiffies at some moment between two others.
-struct Reading {
-    jiffies: u32,
-    before: Instant,
-    after: Instant,
-}
-
-impl Reading {
-    /// The lowest and highest rate that these readings allow, in jiffies per second. A reading is cut to
-    /// whole jiffies and 32 bits.
-    fn rate(&self, later: &Self) -> (f64, f64) {
-        let ticks = f64::from(later.jiffies.wrapping_sub(self.jiffies));
-        let shortest = later.before.duration_since(self.after).as_secs_f64();
-        let longest = later.after.duration_since(self.before).as_secs_f64();
-        ((ticks - 1.0) / longest, (ticks + 1.0) / shortest)
-    }
+/// `CONFIG_HZ`: the coarse clocks go with the jiffies, and the kernel tells how long one is (`clock_getres(2)`), in whole
+/// nanoseconds. Readings of the jiffies themselves leave no doubt only where no processor was taken away between them.
+fn rate() -> u32 {
+    let jiffy = clock_getres(ClockId::MonotonicCoarse);
+    let nanoseconds = jiffy.tv_sec * NANOSECONDS + jiffy.tv_nsec;
+    let rate = (NANOSECONDS + nanoseconds / 2) / nanoseconds.max(1);
+    rate.clamp(1, NANOSECONDS) as u32
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -136,30 +101,5 @@ mod tests {
         assert_eq!(clock.age(7, at), 0);
         assert_eq!(clock.age(1 << 31 | 1005, later), 0, "half a round ago");
         assert_eq!(clock.age(clock.jiffies(later), later), 0);
-    }
-
-    #[test]
-    fn the_real_rate_is_always_among_those_allowed() {
-        let start = Instant::now();
-        let at = |micros: u64, rate: u32, base: u32| {
-            let moment = start + Duration::from_micros(micros);
-            let ticks = (micros * u64::from(rate) / 1_000_000) as u32;
-            Reading {
-                jiffies: base.wrapping_add(ticks),
-                before: moment - Duration::from_micros(micros.min(300)),
-                after: moment + Duration::from_micros(50),
-            }
-        };
-        for rate in RATES {
-            for offset in (1000..20_000).step_by(777) {
-                for length in (20_000..200_000).step_by(7_919) {
-                    for base in [0, u32::MAX - 1] {
-                        let (least, most) =
-                            at(offset, rate, base).rate(&at(offset + length, rate, base));
-                        assert!(least <= f64::from(rate) && f64::from(rate) <= most);
-                    }
-                }
-            }
-        }
     }
 }

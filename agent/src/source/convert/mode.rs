@@ -42,8 +42,13 @@ pub(super) fn of_namespace(metadata: Field<'_>, report: &mut Report<'_>) -> (Mod
     match until {
         // An end that cannot be read may have passed.
         None if report.issues.len() > before => (Mode::Enforce, None),
-        until => (mode, until.map(Timestamp::as_second)),
+        until => (mode, until.map(whole_seconds)),
     }
+}
+
+/// The first whole second that is not before it: an audit does not end early.
+fn whole_seconds(time: Timestamp) -> i64 {
+    time.as_second() + i64::from(time.subsec_nanosecond() > 0)
 }
 
 /// Whether the pods of a namespace may choose their mode.

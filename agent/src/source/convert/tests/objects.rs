@@ -103,6 +103,11 @@ fn annotations_put_a_namespace_in_audit_and_what_cannot_be_read_enforces() {
             vec![],
         ),
         (
+            json!({"palisade/mode": "audit", "palisade/mode-until": "2026-01-02T03:04:05.001Z"}),
+            (Mode::Audit, false, Some(1_767_323_046)),
+            vec![],
+        ),
+        (
             json!({"palisade/pod-mode": "allowed"}),
             (Mode::Enforce, true, None),
             vec![],
