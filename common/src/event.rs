@@ -45,7 +45,8 @@ impl Outcome {
     }
 }
 
-/// A packet that was dropped or would have been, or the first of an allowed flow.
+/// A packet that was dropped or would have been, or the first of an allowed flow. One of a connection whose permission was
+/// withdrawn is told of as who opened the connection would have sent it, whichever end did.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -53,9 +54,9 @@ impl Outcome {
 pub struct Event {
     /// `bpf_ktime_get_ns` at the packet, ns.
     pub time: u64,
-    /// Source address in the packet.
+    /// Source address.
     pub source: Address,
-    /// Destination address in the packet.
+    /// Destination address; of a connection that was judged at the exit, the real one.
     pub destination: Address,
     /// The address that was judged as the pod's peer.
     pub peer: Address,
@@ -67,7 +68,7 @@ pub struct Event {
     pub slot: u16,
     /// Number of the [`Reason`]; 0 where it is allowed.
     pub reason: u8,
-    /// Number of the [`Direction`].
+    /// Number of the [`Direction`] whose policy decided.
     pub direction: u8,
     /// IANA protocol number.
     pub protocol: u8,

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, abi::abi, limits::SET_LEAVES, protocol};
+use crate::{Address, abi::abi, limits::SET_LEAVES, protocol, verdict::Direction};
 
 /// Value of `PEERS_V4` and `PEERS_V6`: what the node knows of one address.
 #[repr(C)]
@@ -185,6 +185,17 @@ impl Flow {
     pub const FIN_REMOTE: u8 = 2;
     /// Either has sent an RST.
     pub const RESET: u8 = 4;
+
+    /// The direction that opened it, as far as that is known; else that one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opened(&self, else_that: Direction) -> Direction {
+        match self.flags & (Self::EGRESS | Self::INGRESS) {
+            Self::EGRESS => Direction::Egress,
+            Self::INGRESS => Direction::Ingress,
+            _ => else_that,
+        }
+    }
 
     /// Seconds without a packet after which a flow is over; never shorter than nf_conntrack's defaults
     /// (Documentation/networking/nf_conntrack-sysctl.rst). `answered`: the flow has left `FLOWS_NEW`.

@@ -7,7 +7,13 @@ use palisade_common::{
     verdict::{Direction, Reason},
 };
 
-use crate::{events, flows, parse::Packet, skb::Skb, verdict};
+use crate::{
+    events::{self, Ends},
+    flows,
+    parse::Packet,
+    skb::Skb,
+    verdict,
+};
 
 /// A packet that is allowed as the first of a flow, or by itself.
 pub(crate) struct Allowed<'a> {
@@ -42,7 +48,7 @@ fn table(slot: &Slot, direction: Direction) -> u32 {
 pub(crate) fn allowed(skb: Skb, config: &Config, slot: &Slot, packet: &Packet, what: &Allowed<'_>) {
     if is_on(slot, what.direction) && denies(slot, packet, what) {
         let decided = (what.number, what.direction, Reason::Policy);
-        events::audit(skb, config, decided, packet, what.peer);
+        events::audit(skb, config, decided, packet, Ends::of(packet, what.peer));
     }
 }
 
@@ -67,28 +73,29 @@ pub(crate) fn unreadable(
 ) {
     if is_on(slot, decided.1) {
         let peer = events::peer_of(packet, decided.1);
-        events::audit(skb, config, decided, packet, peer);
+        events::audit(skb, config, decided, packet, Ends::of(packet, peer));
     }
 }
 
-/// Tells of a flow that was judged again and passes, if it passes because of audit.
+/// Tells of a flow that was judged again, at a packet that goes that way, and passes, if it passes because of audit.
 #[inline(always)]
 pub(crate) fn again(
     skb: Skb,
     config: &Config,
     slot: &Slot,
-    packet: &Packet,
+    (packet, way): (&Packet, Direction),
     (key, flow): (&FlowKey, &Flow),
 ) {
     let on = is_on(slot, Direction::Ingress) || is_on(slot, Direction::Egress);
     if on && denies_again(slot, key, flow) {
-        let opened = if flow.flags & Flow::INGRESS != 0 {
-            Direction::Ingress
-        } else {
-            Direction::Egress
-        };
-        let decided = (key.slot, opened, Reason::Revoked);
-        events::audit(skb, config, decided, packet, &flow.peer);
+        let decided = (key.slot, flow.opened(way), Reason::Revoked);
+        events::audit(
+            skb,
+            config,
+            decided,
+            packet,
+            Ends::of_flow(packet, way, flow),
+        );
     }
 }
 

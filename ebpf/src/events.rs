@@ -3,13 +3,14 @@
 use palisade_common::{
     Address,
     event::Outcome,
-    value::{Config, REASONS},
+    key::FlowKey,
+    value::{Config, Flow, REASONS},
     verdict::{Direction, Reason, Verdict},
 };
 
 use crate::{
-    maps,
-    parse::Packet,
+    flows, maps,
+    parse::{Packet, kind},
     skb::{self, Skb},
 };
 
@@ -35,7 +36,7 @@ pub(crate) fn opened(
 ) {
     if config.flags & Config::REPORT_ALLOWED != 0 {
         let told = (slot, direction, Reason::Policy, Outcome::Allowed);
-        report(skb, config, told, packet, peer);
+        report(skb, config, told, packet, Ends::of(packet, peer));
     }
 }
 
@@ -47,13 +48,48 @@ pub(crate) fn deny(
     decided: (u16, Direction, Reason),
     packet: &Packet,
 ) -> Verdict {
-    let (slot, direction, reason) = decided;
+    let (_, direction, _) = decided;
+    let ends = Ends::of(packet, peer_of(packet, direction));
+    denied(skb, config, decided, packet, ends)
+}
+
+/// Counts and reports a packet of a connection whose permission was withdrawn. What denies it is policy of the direction that
+/// opened the connection.
+#[inline(never)]
+pub(crate) fn revoke(
+    skb: Skb,
+    config: &Config,
+    key: &FlowKey,
+    way: Direction,
+    packet: &Packet,
+) -> Verdict {
+    let Some(flow) = flows::connection(key) else {
+        return deny(skb, config, (key.slot, way, Reason::Revoked), packet);
+    };
+    let decided = (key.slot, flow.opened(way), Reason::Revoked);
+    denied(
+        skb,
+        config,
+        decided,
+        packet,
+        Ends::of_flow(packet, way, flow),
+    )
+}
+
+#[inline(always)]
+fn denied(
+    skb: Skb,
+    config: &Config,
+    (slot, direction, reason): (u16, Direction, Reason),
+    packet: &Packet,
+    ends: Ends<'_>,
+) -> Verdict {
     if let Some(counters) = maps::counters(slot, direction) {
         counters.denied[maps::reason_index(reason as u8)] += 1;
         counters.denied_bytes += u64::from(skb.len());
     }
     let told = (slot, direction, reason, Outcome::Denied);
-    report(skb, config, told, packet, peer_of(packet, direction));
+    report(skb, config, told, packet, ends);
     Verdict::Drop
 }
 
@@ -64,14 +100,14 @@ pub(crate) fn audit(
     config: &Config,
     decided: (u16, Direction, Reason),
     packet: &Packet,
-    peer: &Address,
+    ends: Ends<'_>,
 ) {
     let (slot, direction, reason) = decided;
     if let Some(counters) = maps::counters(slot, direction) {
         counters.audited += 1;
     }
     let told = (slot, direction, reason, Outcome::Audited);
-    report(skb, config, told, packet, peer);
+    report(skb, config, told, packet, ends);
 }
 
 /// The other end, as the packet says.
@@ -83,13 +119,56 @@ pub(crate) fn peer_of(packet: &Packet, direction: Direction) -> &Address {
     }
 }
 
+/// Between whom.
+pub(crate) struct Ends<'a> {
+    source: &'a Address,
+    destination: &'a Address,
+    source_port: u16,
+    destination_port: u16,
+    /// What was judged as the pod's peer.
+    peer: &'a Address,
+}
+
+impl<'a> Ends<'a> {
+    /// As the packet says.
+    #[inline(always)]
+    pub(crate) fn of(packet: &'a Packet, peer: &'a Address) -> Self {
+        Self {
+            source: &packet.source,
+            destination: &packet.destination,
+            source_port: packet.source_port,
+            destination_port: packet.destination_port,
+            peer,
+        }
+    }
+
+    /// As who opened the flow would send a packet, for one that goes that way: to the destination on which it was judged.
+    #[inline(always)]
+    pub(crate) fn of_flow(packet: &'a Packet, way: Direction, flow: &'a Flow) -> Self {
+        let mut ends = Self::of(packet, &flow.peer);
+        let opened = flow.opened(way);
+        if opened as u8 != way as u8 {
+            (ends.source, ends.destination) = (&packet.destination, &packet.source);
+            // The identifier of an echo is the source port of either.
+            if packet.kind != kind::ECHO_REPLY {
+                (ends.source_port, ends.destination_port) =
+                    (packet.destination_port, packet.source_port);
+            }
+        }
+        if matches!(opened, Direction::Egress) {
+            (ends.destination, ends.destination_port) = (&flow.peer, flow.port);
+        }
+        ends
+    }
+}
+
 #[inline(always)]
 fn report(
     skb: Skb,
     config: &Config,
     (slot, direction, reason, outcome): (u16, Direction, Reason, Outcome),
     packet: &Packet,
-    peer: &Address,
+    ends: Ends<'_>,
 ) {
     // The last budget of a direction is that of allowed flows: there are fewer reasons than budgets.
     let budgeted = match outcome {
@@ -102,11 +181,11 @@ fn report(
     // Field by field into the ring: the program's stack is small.
     let sent = maps::send(|event| {
         event.time = skb::monotonic();
-        event.source = maps::copy(&packet.source);
-        event.destination = maps::copy(&packet.destination);
-        event.peer = maps::copy(peer);
-        event.source_port = packet.source_port;
-        event.destination_port = packet.destination_port;
+        event.source = maps::copy(ends.source);
+        event.destination = maps::copy(ends.destination);
+        event.peer = maps::copy(ends.peer);
+        event.source_port = ends.source_port;
+        event.destination_port = ends.destination_port;
         event.slot = slot;
         event.reason = reason as u8;
         event.direction = direction as u8;

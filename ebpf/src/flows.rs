@@ -40,6 +40,16 @@ fn home(protocol: u8) -> Flows {
     }
 }
 
+/// The entry of a flow, in whichever table it is.
+#[inline(always)]
+pub(crate) fn connection(key: &FlowKey) -> Option<&'static Flow> {
+    let mut found = maps::flow(home(key.protocol), key);
+    if found.is_none() {
+        found = maps::flow(Flows::New, key);
+    }
+    found.map(|flow| &*flow)
+}
+
 /// Finds the flow of a packet and settles it: ages it, judges it again if the tables have moved since,
 /// notes an answer and the end of a connection.
 ///

@@ -69,7 +69,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     match flows::settle(&config, now, slot, &key, packet, WAY, false) {
         Settled::Passes(flags, flow) => {
             if flags & Flow::JUDGED != 0 {
-                audit::again(skb, &config, slot, packet, (&key, flow));
+                audit::again(skb, &config, slot, (packet, WAY), (&key, flow));
             }
             if flags & Flow::INGRESS != 0 {
                 skb.set_mark(number, State::Reply);
@@ -80,7 +80,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
             }
             return events::allow(skb, number, WAY);
         }
-        Settled::Revoked => return deny(packet, Reason::Revoked),
+        Settled::Revoked => return events::revoke(skb, &config, &key, WAY, packet),
         Settled::Pending | Settled::Miss => {}
     }
 

@@ -74,7 +74,7 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
     if let Settled::Passes(flags, flow) = settled
         && flags & Flow::JUDGED != 0
     {
-        audit::again(skb, &config, slot, packet, (&key, flow));
+        audit::again(skb, &config, slot, (packet, WAY), (&key, flow));
     }
     let maker = if marked != Maker::OUTSIDE {
         marked
@@ -165,7 +165,7 @@ fn decide(
             return events::allow(skb, number, WAY);
         }
         Scene::REVOKED => {
-            return events::deny(skb, config, (number, WAY, Reason::Revoked), packet);
+            return events::revoke(skb, config, key, WAY, packet);
         }
         _ => {
             let related = packet.kind == kind::ERROR && related(skb, config, number, slot, packet);

@@ -190,12 +190,24 @@ fn a_connection_that_policy_would_cut_goes_on_and_is_told() {
             Pass
         );
         assert_eq!(told(&mut scene), []);
+        // What is told is who opened it, whoever speaks first after the change.
+        scene.revise();
+        let answer = tcp(net.pod, net.peer, (PORT, CLIENT), ACK);
+        assert_eq!(scene.from_pod(&answer), Pass);
+        let events = scene.rig.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].direction, Ingress as u8);
+        assert_eq!(
+            (events[0].source, events[0].destination),
+            (address(net.peer), address(net.pod))
+        );
+        assert_eq!(
+            (events[0].source_port, events[0].destination_port),
+            (CLIENT, PORT)
+        );
         scene.cell(Scene::INGRESS, Scene::PEER, Scene::CELL);
         scene.revise();
-        assert_eq!(
-            scene.from_pod(&tcp(net.pod, net.peer, (PORT, CLIENT), ACK)),
-            Pass
-        );
+        assert_eq!(scene.from_pod(&answer), Pass);
         assert_eq!(told(&mut scene), [], "it is allowed again");
     }
 }

@@ -6,7 +6,7 @@ use palisade_common::{
     key::FlowKey,
     mark::State,
     protocol,
-    value::{ALLOW_ALL, Config},
+    value::{ALLOW_ALL, Cell, Config},
     verdict::{
         Direction::{Egress, Ingress},
         Reason,
@@ -66,6 +66,49 @@ fn an_event_tells_the_packet_that_was_dropped() {
             (events[0].direction, events[0].protocol),
             (1, protocol::UDP)
         );
+    }
+}
+
+#[test]
+fn a_connection_that_is_cut_is_told_of_as_who_opened_it_would_send() {
+    if skip_without_root() {
+        return;
+    }
+    let mut scene = Scene::new();
+    for net in Net::BOTH {
+        for answers in [false, true] {
+            scene.forget();
+            scene.cell(Scene::INGRESS, Scene::PEER, Scene::CELL);
+            scene.revise();
+            let opening = tcp(net.peer, net.pod, (CLIENT, PORT), Tcp::SYN);
+            let answer = tcp(net.pod, net.peer, (PORT, CLIENT), Tcp::SYN | Tcp::ACK);
+            assert_eq!(
+                (scene.to_pod(&opening), scene.from_pod(&answer)),
+                (Pass, Pass)
+            );
+            scene.cell(Scene::INGRESS, Scene::PEER, Cell::DENY);
+            scene.revise();
+            let before = scene.counted(POD, Ingress).denied[Reason::Revoked as usize];
+            let verdict = if answers {
+                scene.from_pod(&tcp(net.pod, net.peer, (PORT, CLIENT), Tcp::ACK))
+            } else {
+                scene.to_pod(&tcp(net.peer, net.pod, (CLIENT, PORT), Tcp::ACK))
+            };
+            assert_eq!(verdict, Drop);
+            let events = scene.rig.events();
+            assert_eq!(events.len(), 1, "{events:?}");
+            let event = events[0];
+            assert_eq!(
+                (event.slot, event.direction, event.reason),
+                (POD, Ingress as u8, Reason::Revoked as u8)
+            );
+            assert_eq!(event.source, address(net.peer));
+            assert_eq!(event.destination, address(net.pod));
+            assert_eq!(event.peer, address(net.peer));
+            assert_eq!((event.source_port, event.destination_port), (CLIENT, PORT));
+            let after = scene.counted(POD, Ingress).denied[Reason::Revoked as usize];
+            assert_eq!(after, before + 1);
+        }
     }
 }
 

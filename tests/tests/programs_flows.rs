@@ -13,7 +13,7 @@ use palisade_common::{
 };
 use palisade_tests::{
     packet::{Ip, Sctp, Tcp},
-    rig::{Net, POD, Program, Scene, tcp, udp},
+    rig::{Net, POD, Program, Scene, address, tcp, udp},
     skip_without_root,
 };
 
@@ -259,11 +259,15 @@ fn withdrawn_permission_cuts_connections_at_the_next_packet_of_either_end() {
                 }
                 permit(&mut scene, false);
                 scene.revise();
-                let ways = [Direction::Ingress, Direction::Egress];
+                let opened = if inbound {
+                    Direction::Ingress
+                } else {
+                    Direction::Egress
+                };
                 let turns = turns(net, inbound);
                 for turn in [first, 1 - first] {
                     assert_eq!(send(&scene, turn, &turns), Drop, "{net:?} {inbound} {turn}");
-                    assert_eq!(scene.dropped(), Some((POD, ways[turn], Reason::Revoked)));
+                    assert_eq!(scene.dropped(), Some((POD, opened, Reason::Revoked)));
                 }
                 permit(&mut scene, true);
                 scene.revise();
@@ -574,12 +578,19 @@ fn a_flow_to_a_service_is_judged_again_on_its_backend() {
         permit(&mut scene, false);
         scene.revise();
         assert_eq!(scene.from_pod(&next), Drop);
-        assert_eq!(
-            scene.dropped(),
-            Some((POD, Direction::Egress, Reason::Revoked))
-        );
         let answer = tcp(net.service, net.pod, (443, CLIENT), ACK);
         assert_eq!(scene.to_pod(&answer), Drop);
+        // Both are told of as the way to the backend.
+        let events = scene.rig.events();
+        assert_eq!(events.len(), 2);
+        for event in events {
+            assert_eq!(event.direction, Direction::Egress as u8);
+            assert_eq!(event.reason, Reason::Revoked as u8);
+            assert_eq!(event.source, address(net.pod));
+            assert_eq!(event.destination, address(net.peer));
+            assert_eq!(event.peer, address(net.peer));
+            assert_eq!((event.source_port, event.destination_port), (CLIENT, PORT));
+        }
     }
 }
 
