@@ -35,6 +35,8 @@ struct Shared {
     lists: BTreeMap<String, List>,
     /// What is asked for and gets this code.
     refused: BTreeMap<String, u16>,
+    /// How often it was.
+    refusals: usize,
     /// Whether lists can be streamed.
     streams: bool,
 }
@@ -164,6 +166,12 @@ impl Fake {
         };
     }
 
+    /// How often something was asked for in vain.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        lock(&self.shared).refusals
+    }
+
     /// How often a list was asked for.
     #[must_use]
     pub fn listed(&self, list: &str) -> usize {
@@ -219,8 +227,10 @@ fn serve(mut stream: TcpStream, all: &Mutex<Shared>) -> Result<()> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let name = path.rsplit('/').next().unwrap_or_default();
         let mut shared = lock(all);
-        if let Some(code) = shared.refused.get(name) {
-            answer(&mut stream, *code, &failure(*code))?;
+        if let Some(&code) = shared.refused.get(name) {
+            shared.refusals += 1;
+            drop(shared);
+            answer(&mut stream, code, &failure(code))?;
         } else if query.contains("sendInitialEvents") && shared.streams {
             let list = shared.lists.entry(name.to_owned()).or_default();
             let (objects, crowd, version) = (list.objects.clone(), list.crowd, list.version);
@@ -286,9 +296,15 @@ fn failure(code: u16) -> Value {
 fn answer(stream: &mut TcpStream, code: u16, body: &Value) -> Result<()> {
     let body = body.to_string();
     let length = body.len();
+    // As servers say that have too much to do.
+    let later = if code == 429 {
+        "Retry-After: 1\r\n"
+    } else {
+        ""
+    };
     write!(
         stream,
-        "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\n{later}Content-Length: {length}\r\n\r\n{body}"
     )?;
     Ok(())
 }
