@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::{
     api::proto::{Answer, Explanation, Passing, Side},
     explain::{End, Nodes, Port, Query, answer},
+    junit,
     objects::Objects,
 };
 
@@ -26,7 +27,6 @@ pub use self::{
     probed::probe,
 };
 
-pub mod junit;
 mod line;
 mod probed;
 
@@ -92,6 +92,31 @@ impl Report {
             holds: expectations.iter().all(|it| it.outcome == Outcome::Holds),
             expectations,
         }
+    }
+
+    /// The same as JUnit's XML; the expectations stand in that file.
+    #[must_use]
+    pub fn junit(&self, file: &str) -> String {
+        let case = |judged: &Judged| {
+            let reason = judged.reason.clone().unwrap_or_default();
+            junit::Case {
+                class: file.to_owned(),
+                name: judged.expectation.clone(),
+                line: Some(judged.line),
+                took: None,
+                result: match judged.outcome {
+                    Outcome::Holds => junit::Result::Passed,
+                    Outcome::Fails => junit::Result::Failure(reason, String::new()),
+                    Outcome::Unknown => junit::Result::Error(reason),
+                },
+            }
+        };
+        let suite = junit::Suite {
+            name: "palisade verify",
+            cases: self.expectations.iter().map(case).collect(),
+            took: None,
+        };
+        suite.to_string()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod expect;
 pub mod explain;
 pub mod generate;
+mod junit;
 pub mod lint;
 pub mod objects;
 pub mod policies;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cluster::agents::Selection,
-    expect::{self, Expectation, Outcome, Report, junit},
+    expect::{self, Expectation, Outcome, Report},
     objects::Objects,
 };
 
@@ -73,7 +73,7 @@ fn verify(args: &Args, expectations: &[Expectation]) -> Result<Report> {
         false => expect::judge(&objects, expectations),
     };
     if let Some(path) = &args.junit_file {
-        let xml = junit::xml(&report, &args.expect.to_string_lossy());
+        let xml = report.junit(&args.expect.to_string_lossy());
         fs::write(path, xml).with_context(|| format!("while writing {}", path.display()))?;
     }
     Ok(report)

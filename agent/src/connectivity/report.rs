@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-mod junit;
+use crate::junit;
 
 /// What came of one scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +149,36 @@ impl Report {
         text
     }
 
+    /// The same as JUnit's XML.
+    #[must_use]
+    pub fn junit(&self, took: Duration) -> String {
+        const NAME: &str = "connectivity";
+        let case = |ran: &Ran| {
+            let result = match (&ran.outcome, self.expectation.verdict(ran)) {
+                (Outcome::Skipped(reason), _) => junit::Result::Skipped(reason.clone()),
+                (_, Verdict::Wrong) => {
+                    let lines = wrong_lines(ran);
+                    let first = lines.first().cloned().unwrap_or_default();
+                    junit::Result::Failure(first, lines.join("\n"))
+                }
+                _ => junit::Result::Passed,
+            };
+            junit::Case {
+                class: NAME.to_owned(),
+                name: ran.name.clone(),
+                line: None,
+                took: Some(ran.took),
+                result,
+            }
+        };
+        let suite = junit::Suite {
+            name: NAME,
+            cases: self.ran.iter().map(case).collect(),
+            took: Some(took),
+        };
+        suite.to_string()
+    }
+
     fn write(&self, text: &mut String, took: Duration, marks: Marks) -> std::fmt::Result {
         let [right, wrong, skipped] =
             [Verdict::Right, Verdict::Wrong, Verdict::None].map(|verdict| self.count(verdict));
@@ -221,10 +251,10 @@ fn wrong_lines(ran: &Ran) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    pub(super) fn ran(name: &str, needs_enforcement: bool, outcome: Outcome) -> Ran {
+    fn ran(name: &str, needs_enforcement: bool, outcome: Outcome) -> Ran {
         Ran {
             name: name.to_owned(),
             about: "A claim".to_owned(),
@@ -235,7 +265,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(super) fn failed(let_through: bool) -> Outcome {
+    fn failed(let_through: bool) -> Outcome {
         Outcome::Failed(Failure {
             actions: vec![
                 "under its policies: x/a -> x/b:8080: is denied, but answered".to_owned(),
@@ -245,7 +275,7 @@ pub(super) mod tests {
         })
     }
 
-    pub(super) fn report(expectation: Expectation, ran: Vec<Ran>) -> Report {
+    fn report(expectation: Expectation, ran: Vec<Ran>) -> Report {
         Report { expectation, ran }
     }
 
@@ -319,6 +349,24 @@ pub(super) mod tests {
         assert!(!report.is_good());
         let text = report.summary(Duration::ZERO, Marks::Words);
         assert_eq!(text, "FAIL No test was run, 1 tests skipped.\n");
+    }
+
+    #[test]
+    fn in_junit_what_fails_as_expected_passes() {
+        let all = vec![
+            ran("a", true, failed(true)),
+            ran("b", true, Outcome::Passed),
+            ran("c", true, Outcome::Skipped("no SCTP".to_owned())),
+        ];
+        let text = report(Expectation::Unenforced, all).junit(Duration::from_secs(2));
+        for part in [
+            "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\" time=\"2.000\"",
+            "name=\"a\" time=\"1.500\"/>",
+            "name=\"b\" time=\"1.500\"><failure message=\"passed, though",
+            "name=\"c\" time=\"1.500\"><skipped message=\"no SCTP\"/>",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

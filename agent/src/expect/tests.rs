@@ -105,3 +105,27 @@ fn of_several_pods_each_pair_has_to_be_as_expected() {
         "{reason}"
     );
 }
+
+#[test]
+fn in_junit_each_expectation_is_a_case_of_its_file() {
+    let judged = |line, outcome, reason: Option<&str>| Judged {
+        line,
+        expectation: format!("a/b -> c/d:{line} deny"),
+        outcome,
+        reason: reason.map(ToOwned::to_owned),
+    };
+    let report = Report::of(vec![
+        judged(1, Outcome::Holds, None),
+        judged(2, Outcome::Fails, Some("x")),
+        judged(3, Outcome::Unknown, Some("z")),
+    ]);
+    let text = report.junit("e.txt");
+    for part in [
+        "<testsuite name=\"palisade verify\" tests=\"3\" failures=\"1\" errors=\"1\" skipped=\"0\">",
+        "classname=\"e.txt\" name=\"a/b -&gt; c/d:1 deny\" file=\"e.txt\" line=\"1\"/>",
+        "file=\"e.txt\" line=\"2\"><failure message=\"x\"/></testcase>",
+        "file=\"e.txt\" line=\"3\"><error message=\"z\"/></testcase>",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
