@@ -572,7 +572,8 @@ fn the_agent_keeps_the_plugin_installed_and_holds_nobody_while_it_writes() -> Re
     println!("the entry was back after {:?}", removed.elapsed());
     // Who starts meanwhile is named.
     ensure!(Site::end(site.call("DEL", "one", &site.configuration())?)?.success);
-    site.tell("new", "1", true)?;
+    // Another pod than that of the sandbox, whose end the agent may not have heard of yet.
+    site.tell("new", "2", true)?;
     let end = Instant::now() + READY;
     while start_of_new(&agent).ok().and_then(|(_, why)| why).is_none() {
         ensure!(Instant::now() < end, "{:?}", agent.status()?.pods);
