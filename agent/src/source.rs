@@ -7,8 +7,6 @@ use palisade_policy::model::{self, Name, Namespace, Pod, Policy, Service};
 pub use self::{issue::*, node::Node, notice::Notice};
 
 pub mod convert;
-#[cfg(test)]
-mod dice;
 pub mod file;
 mod issue;
 pub mod kube;

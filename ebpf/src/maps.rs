@@ -19,6 +19,9 @@ use palisade_common::{
     verdict::Direction,
 };
 
+#[cfg(not(target_arch = "bpf"))]
+pub(crate) mod host;
+
 #[map]
 static PEERS_V4: HashMap<u32, Peer> = HashMap::with_max_entries(limits::PEERS, BPF_F_NO_PREALLOC);
 #[map]

@@ -42,8 +42,15 @@ impl<const LENGTH: usize> Header<LENGTH> {
     #[inline(always)]
     fn read<T: Copy, const OFFSET: usize>(self) -> T {
         const { assert!(OFFSET + size_of::<T>() <= LENGTH) };
+        let place = (self.0 + OFFSET) as *const T;
         // SAFETY: within the bytes checked, as asserted; the verifier proves it again.
-        unsafe { *((self.0 + OFFSET) as *const T) }
+        #[cfg(target_arch = "bpf")]
+        let word = unsafe { *place };
+        // Elsewhere the language wants it said; here the compiler would read byte by byte.
+        // SAFETY: as above.
+        #[cfg(not(target_arch = "bpf"))]
+        let word = unsafe { place.read_unaligned() };
+        word
     }
 
     /// The byte at an offset.

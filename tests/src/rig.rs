@@ -28,6 +28,7 @@ pub use self::{
     address::address,
     guard::{Foreign, Guard, attach_pod, send, veth},
     node::{Node, Sent},
+    reading::{Ends, Read, Reader, Reading, may_be_translated},
     replay::replay,
     scene::{Net, POD, Scene, family_of, peer, tcp, udp},
 };
@@ -43,7 +44,9 @@ mod devices;
 mod frames;
 mod guard;
 mod node;
+mod reading;
 mod replay;
+pub mod samples;
 mod scene;
 mod state;
 

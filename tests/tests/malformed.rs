@@ -12,24 +12,16 @@ use palisade_common::{
 };
 use palisade_policy::testing::Rng;
 use palisade_tests::{
-    packet::{Extension, Fragment, Ip, Sctp, Tcp, ethernet, frame, tagged},
-    rig::{Net, POD, Program, Scene, tcp, udp},
+    packet::{Extension, Fragment, Ip, Sctp, Tcp, frame, tagged},
+    rig::{
+        Net, POD, Program, Read, Reader, Scene,
+        samples::{CLIENT, MAC, allowed, link, seeds},
+        tcp,
+    },
     skip_without_root,
 };
 
-use self::reading::{Read, Reader};
-
-#[path = "malformed/reading.rs"]
-mod reading;
-
-const CLIENT: u16 = 4000;
 const PORT: u16 = Scene::PORT;
-const MAC: [u8; 6] = [2; 6];
-
-/// A frame to the pod.
-fn link(packet: &[u8]) -> Vec<u8> {
-    ethernet(MAC, MAC, packet)
-}
 
 fn to_pod(scene: &Scene, frame: &[u8]) -> Verdict {
     scene.frame(Program::ToPod, scene.pod, scene.uplink, frame)
@@ -37,45 +29,6 @@ fn to_pod(scene: &Scene, frame: &[u8]) -> Verdict {
 
 fn from_pod(scene: &Scene, frame: &[u8]) -> Verdict {
     scene.frame(Program::FromPod, scene.pod, 0, frame)
-}
-
-/// Packets of every kind that policy allows the peer to send to the pod (or the pod to the peer).
-fn allowed(net: Net, outward: bool) -> Vec<Vec<u8>> {
-    let (from, to) = if outward {
-        (net.pod, net.peer)
-    } else {
-        (net.peer, net.pod)
-    };
-    let ip = Ip::new(from, to);
-    let segment = Tcp {
-        options: vec![2, 4, 5, 0xb4, 1, 1, 1, 1],
-        data: b"hello".to_vec(),
-        ..Tcp::new(CLIENT, PORT, Tcp::SYN)
-    };
-    let mut packets = vec![
-        ip.tcp(&Tcp::new(CLIENT, PORT, Tcp::SYN)),
-        ip.tcp(&segment),
-        ip.udp(CLIENT, PORT, b""),
-        ip.udp(CLIENT, PORT, &[1; 40]),
-        ip.sctp(&Sctp::opening(Sctp::INIT, CLIENT, PORT, 0, 1)),
-    ];
-    let datagram = ip.udp_payload(CLIENT, PORT, &[3; 100]);
-    packets.push(ip.fragments(77, 17, &datagram, 48)[0].clone());
-    let mut around = ip.clone();
-    if from.is_ipv4() {
-        around.options = vec![1, 1, 1, 1, 0x94, 4, 0, 0];
-    } else {
-        around.extensions = [0, 60, 51, 43]
-            .map(|kind| Extension {
-                kind,
-                // A routing header of no segments left; an authentication header of 12 bytes and two more.
-                body: vec![0, 0, 0, 0, 0, 0],
-            })
-            .to_vec();
-    }
-    packets.push(around.tcp(&segment));
-    packets.push(around.udp(CLIENT, PORT, b"datagram"));
-    packets
 }
 
 /// The shortest frame that a test run takes: since Linux 6.18 not without a whole IP header. What is
@@ -498,12 +451,17 @@ fn random(outward: bool, seed: u64) {
         .into_iter()
         .flat_map(|net| seeds(net, outward))
         .collect();
-    let mut reader = Reader::new(outward);
+    let program = if outward {
+        Program::FromPod
+    } else {
+        Program::ToPod
+    };
+    let mut reader = Reader::new(program);
     let mut passed = 0;
     for round in 0..rounds {
         if round > 0 && round % RELOAD == 0 {
             // The table of fragments forgets those it has no room for, and the reader none.
-            (scene, reader) = (Scene::new(), Reader::new(outward));
+            (scene, reader) = (Scene::new(), Reader::new(program));
         }
         if round % 1000 == 0 {
             scene.forget();
@@ -515,7 +473,7 @@ fn random(outward: bool, seed: u64) {
         }
         let run = if outward { from_pod } else { to_pod };
         let verdict = run(&scene, &frame);
-        let read = reader.read(&frame);
+        let read = reader.read(&frame).read;
         passed += usize::from(verdict == Pass);
         assert_eq!(
             verdict == Pass,
@@ -527,38 +485,6 @@ fn random(outward: bool, seed: u64) {
     println!("{passed} of {rounds} passed, {rate:.0} frames a second");
     // Otherwise nothing has been tried.
     assert!(passed > rounds / 50 && passed < rounds / 2);
-}
-
-/// Frames that policy allows and frames that it does not.
-fn seeds(net: Net, outward: bool) -> Vec<Vec<u8>> {
-    let (from, to) = if outward {
-        (net.pod, net.peer)
-    } else {
-        (net.peer, net.pod)
-    };
-    let (stranger, other) = if outward {
-        (net.pod, net.stranger)
-    } else {
-        (net.stranger, net.pod)
-    };
-    let ip = Ip::new(from, to);
-    let mut packets = allowed(net, outward);
-    let datagram = ip.udp_payload(CLIENT, PORT, &[3; 64]);
-    packets.extend(ip.fragments(77, 17, &datagram, 24));
-    packets.extend(ip.fragments(78, 17, &ip.udp_payload(CLIENT, 81, &[3; 64]), 24));
-    packets.extend([
-        tcp(from, to, (CLIENT, PORT + 1), Tcp::SYN),
-        udp(from, to, (CLIENT, PORT + 1)),
-        tcp(stranger, other, (CLIENT, PORT), Tcp::SYN),
-        udp(stranger, other, (CLIENT, PORT)),
-        ip.echo_request(1, 1, b"data"),
-        ip.port_unreachable(&tcp(to, from, (1111, 2222), Tcp::ACK)),
-        ip.carry(47, &[0; 30]),
-    ]);
-    if !net.pod.is_ipv4() {
-        packets.push(ip.neighbour(135, [0xfd; 16], MAC));
-    }
-    packets.iter().map(|packet| link(packet)).collect()
 }
 
 /// Changes a few bytes, mostly of headers; sometimes the length.

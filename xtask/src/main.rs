@@ -12,6 +12,7 @@ mod debian;
 mod demo;
 mod deploy;
 mod dist;
+mod fuzz;
 mod image;
 mod kernels;
 mod lint;
@@ -59,6 +60,8 @@ enum Command {
     /// Measure what a packet and an update cost
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
+    /// Let libFuzzer look for what breaks the programs and the readers of objects
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<()> {
         Command::Cluster(command) => cluster::run(&command),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     }
 }
 

@@ -46,8 +46,8 @@ impl Objects {
     }
 
     /// Reads a text, which errors call by that name.
-    #[cfg(test)]
-    pub(crate) fn from_text(name: &str, text: &str) -> Self {
+    #[must_use]
+    pub fn from_text(name: &str, text: &str) -> Self {
         let mut objects = Self::default();
         objects.take_text(name, text.as_bytes().to_vec());
         objects.settle();

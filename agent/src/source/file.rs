@@ -80,6 +80,21 @@ struct Version {
     content: io::Result<Vec<u8>>,
 }
 
+impl Reads {
+    /// One file of that name and content, for whoever has it from elsewhere than a folder.
+    #[must_use]
+    pub fn of(name: &str, content: Vec<u8>) -> Self {
+        let version = Version {
+            stamp: None,
+            content: Ok(content),
+        };
+        Self {
+            seen: Instant::now(),
+            files: Ok([(name.into(), Some(version))].into()),
+        }
+    }
+}
+
 impl Folder {
     /// The folder at that path; nothing is read yet.
     #[must_use]

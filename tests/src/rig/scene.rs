@@ -8,9 +8,12 @@ use std::{
 use palisade_common::{
     family,
     mark::{self, State},
-    value::{ALLOW_ALL, Cell, Config, Interface, Peer, Slot},
+    value::{ALLOW_ALL, Cell, Config, Interface, Peer, PortLeaf, Slot},
     verdict::Verdict,
 };
+
+use palisade_dataplane::{apply::Store as _, plan::op::Op};
+use palisade_policy::table::PortSet;
 
 use super::{At, Program, Rig, address, cookie};
 use crate::packet::{Ip, Tcp, ethernet};
@@ -136,37 +139,85 @@ impl Scene {
             uplink,
             above,
         };
-        let config = Config {
-            secret: Self::SECRET,
-            revision: 1,
-            flags: Config::SPOOF_PROTECTION,
-            hz: scene.rig.hz,
-            event_rate: 1_000_000,
-        };
-        scene.configure(config);
+        for write in Self::writes([pod, neighbour], scene.rig.hz) {
+            scene.rig.perform(&write).expect("a write");
+        }
         scene.interface(pod, POD, 0);
         scene.interface(neighbour, Self::NEIGHBOUR, 0);
         scene.interface(uplink, 0, 0);
-        scene.ports(Self::PORTS, &[Self::PORT]);
-        scene.default_cell(ALLOW_ALL, Cell::ALLOW);
-        for table in [Self::INGRESS, Self::EGRESS] {
-            scene.default_cell(table, Cell::DENY);
-            scene.cell(table, Self::PEER, Self::CELL);
-            scene.cell(table, Self::BLOCK, Self::CELL);
-        }
-        scene.tables(POD, Self::INGRESS, Self::EGRESS);
-        scene.tables(Self::NEIGHBOUR, ALLOW_ALL, ALLOW_ALL);
-        for net in Net::BOTH {
-            scene.peer(net.pod, peer(0, POD, 0));
-            scene.peer(net.neighbour, peer(Self::LOCAL, Self::NEIGHBOUR, 0));
-            scene.peer(net.peer, peer(Self::PEER, 0, 0));
-            scene.peer(net.service, peer(0, 0, Peer::TRANSLATED));
-            scene.peer(net.node, peer(0, 0, Peer::TRANSLATED));
-        }
-        for block in ["203.0.113.0/24", "fd00:0:0:203::/64"] {
-            scene.block(block.parse().expect("a prefix"), Self::BLOCK);
-        }
         scene
+    }
+
+    /// What the maps hold, but for devices; those of the two pods are told. The kernel has so many jiffies a second.
+    ///
+    /// # Panics
+    /// Never: the blocks are prefixes.
+    #[must_use]
+    pub fn writes([pod, neighbour]: [u32; 2], hz: u32) -> Vec<Op> {
+        let mut leaf = PortLeaf::default();
+        leaf.words[usize::from(Self::PORT / 64)] |= 1 << (Self::PORT % 64);
+        let mut writes = vec![
+            Op::Config(Config {
+                secret: Self::SECRET,
+                revision: 1,
+                flags: Config::SPOOF_PROTECTION,
+                hz,
+                event_rate: 1_000_000,
+            }),
+            Op::Leaf {
+                leaf: Self::PORTS,
+                ports: leaf,
+            },
+            Op::Set {
+                set: Self::PORTS,
+                ports: PortSet::of([(Self::PORT, Self::PORT)]),
+                leaves: [(0, Self::PORTS)].into(),
+            },
+            Op::Default {
+                table: ALLOW_ALL,
+                cell: Cell::ALLOW,
+            },
+        ];
+        for table in [Self::INGRESS, Self::EGRESS] {
+            let cell = Cell::DENY;
+            writes.push(Op::Default { table, cell });
+            for class in [Self::PEER, Self::BLOCK] {
+                let cell = Some(Self::CELL);
+                writes.push(Op::Cell { table, class, cell });
+            }
+        }
+        let pods = [
+            (POD, pod, (Self::INGRESS, Self::EGRESS)),
+            (Self::NEIGHBOUR, neighbour, (ALLOW_ALL, ALLOW_ALL)),
+        ];
+        for (slot, ifindex, (ingress, egress)) in pods {
+            let value = Slot {
+                ifindex,
+                ingress,
+                egress,
+                ..at_home(slot)
+            };
+            writes.push(Op::Slot { slot, value });
+        }
+        for net in Net::BOTH {
+            let peers = [
+                (net.pod, peer(0, POD, 0)),
+                (net.neighbour, peer(Self::LOCAL, Self::NEIGHBOUR, 0)),
+                (net.peer, peer(Self::PEER, 0, 0)),
+                (net.service, peer(0, 0, Peer::TRANSLATED)),
+                (net.node, peer(0, 0, Peer::TRANSLATED)),
+            ];
+            writes.extend(peers.map(|(address, peer)| Op::Peer {
+                address,
+                peer: Some(peer),
+            }));
+        }
+        let blocks = ["203.0.113.0/24", "fd00:0:0:203::/64"];
+        writes.extend(blocks.map(|block| Op::Block {
+            net: block.parse().expect("a prefix"),
+            class: Some(Self::BLOCK),
+        }));
+        writes
     }
 
     /// Runs `to_pod` of the pod on a packet from outside the node.
@@ -256,18 +307,14 @@ impl Scene {
         if number == 0 {
             return;
         }
-        let mine = |net: Net| {
-            if number == POD {
-                net.pod
-            } else {
-                net.neighbour
-            }
-        };
+        let Slot {
+            namespace, v4, v6, ..
+        } = at_home(number);
         let slot = Slot {
             ifindex,
-            namespace: -1,
-            v4: address(mine(Net::V4))[0],
-            v6: address(mine(Net::V6)),
+            namespace,
+            v4,
+            v6,
             ..self.slot(number)
         };
         self.set_slot(number, slot);
@@ -301,6 +348,23 @@ impl DerefMut for Scene {
 impl Default for Scene {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A pod's slot with its addresses, and without a network namespace that could be asked for sockets.
+fn at_home(number: u16) -> Slot {
+    let mine = |net: Net| {
+        if number == POD {
+            net.pod
+        } else {
+            net.neighbour
+        }
+    };
+    Slot {
+        namespace: -1,
+        v4: address(mine(Net::V4))[0],
+        v6: address(mine(Net::V6)),
+        ..Slot::default()
     }
 }
 

@@ -13,8 +13,14 @@ const KERNEL: &[&str] = &["aya", "netlink"];
 const FORMAT: &[&str] = &["serde"];
 const LOG: &[&str] = &["tracing", "log"];
 
-/// What the programs in the kernel may use: nothing else is built for their target.
-const IN_KERNEL: &[&str] = &["palisade-common", "aya-ebpf", "network-types", "zerocopy"];
+/// What the programs in the kernel may use: nothing else is built for their target. Beside them for the host: a kernel in memory.
+const IN_KERNEL: &[&str] = &[
+    "palisade-common",
+    "palisade-kernel",
+    "aya-ebpf",
+    "network-types",
+    "zerocopy",
+];
 
 /// The edges of one package. A name stands for its family too: `kube` for `kube-client`.
 struct Rule {
@@ -49,6 +55,17 @@ const RULES: &[Rule] = &[
         package: "palisade-tests",
         never: &[&["palisade-ebpf", "xtask"]],
         except: &[],
+    },
+    Rule {
+        package: "palisade-fuzz",
+        never: &[&["xtask"]],
+        except: &[],
+    },
+    Rule {
+        package: "palisade-kernel",
+        never: &[OWN, CLUSTER, RUNTIME, KERNEL, FORMAT, LOG],
+        // As the programs know it.
+        except: &["aya-ebpf-bindings", "aya-ebpf-macros"],
     },
     Rule {
         package: "xtask",
@@ -115,6 +132,7 @@ fn manifest(name: &str, text: &str) -> Vec<String> {
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
             section = line;
+            continue;
         }
         lints |= section == "[lints]" && line == "workspace = true";
         let names_dependency =

@@ -40,6 +40,7 @@ const UNSAFE: &[&str] = &[
     "ebpf/src/packet.rs",
     "ebpf/src/skb.rs",
     "ebpf/src/sockets.rs",
+    "tests/kernel/src/",
     "tests/src/lab/",
     "tests/src/probe/",
     "tests/src/rig/",

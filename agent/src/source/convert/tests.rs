@@ -2,7 +2,6 @@ use serde_json::json;
 
 use super::*;
 
-mod garbage;
 mod objects;
 mod policies;
 

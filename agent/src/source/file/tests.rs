@@ -12,8 +12,6 @@ use std::{
 use super::*;
 use crate::source::{Change, Object};
 
-mod garbage;
-
 /// A folder of its own, gone when dropped.
 struct Temporary(PathBuf);
 

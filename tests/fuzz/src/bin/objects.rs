@@ -1,0 +1,4 @@
+//! `objects` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palisade_fuzz::objects::run(bytes));
