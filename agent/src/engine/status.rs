@@ -40,6 +40,7 @@ impl Engine {
             maps: self.kernel.maps(),
             left_out: self.left_out.counts,
             slots: self.kernel.highest_slot(),
+            before: self.kernel.before(),
             plugin: self
                 .plugin
                 .as_ref()
@@ -132,6 +133,7 @@ impl Engine {
                 programs: self.drift.programs,
                 entries: self.drift.entries,
                 pins: self.drift.pins,
+                positions: self.drift.positions,
             },
             audit: AuditStatus {
                 incomplete: self.pods.unaudited(),

@@ -32,7 +32,10 @@ impl Engine {
         let mut failures = Vec::new();
         if due.verify {
             match self.kernel.verify() {
-                Ok(drift) => self.note(drift),
+                Ok(drift) => {
+                    self.due.verify = drift.more;
+                    self.note(drift);
+                }
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
@@ -122,6 +125,7 @@ impl Engine {
             ("program", found.programs),
             ("entry", found.entries),
             ("pin", found.pins),
+            ("position", found.positions),
         ] {
             let counter = self.measures.drift.get_or_create(&[("what", what)]);
             counter.inc_by(count);
@@ -129,6 +133,7 @@ impl Engine {
         self.drift.programs += found.programs;
         self.drift.entries += found.entries;
         self.drift.pins += found.pins;
+        self.drift.positions += found.positions;
     }
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.
