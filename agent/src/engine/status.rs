@@ -68,7 +68,7 @@ impl Engine {
             None if !self.synced => Some("it has not told every object yet".to_owned()),
             None => None,
         };
-        let enforcement = (!unenforced.is_empty()).then(|| {
+        let unenforced = (!unenforced.is_empty()).then(|| {
             let names: Vec<_> = unenforced
                 .iter()
                 .take(NAMED)
@@ -85,6 +85,15 @@ impl Engine {
                 names.join(", ")
             )
         });
+        // Nobody is let in by it, but what policy allows is denied.
+        let [addresses, blocks, tables] = self.left_out.counts;
+        let left_out = (self.left_out.counts != [0; 3]).then(|| {
+            format!(
+                "there is no room in the maps for {addresses} addresses, {blocks} blocks and {tables} tables of pods"
+            )
+        });
+        let enforcement: Vec<_> = unenforced.into_iter().chain(left_out).collect();
+        let enforcement = (!enforcement.is_empty()).then(|| enforcement.join("; "));
         let of = |name: &str, failure: Option<String>| Condition {
             name: name.to_owned(),
             ok: failure.is_none(),

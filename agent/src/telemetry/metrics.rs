@@ -295,12 +295,12 @@ impl Collector for State {
             "Entries that a map can hold",
             of_maps(|map| map.capacity),
         )?;
-        let [addresses, blocks] = summary.left_out;
+        let [addresses, blocks, tables] = summary.left_out;
         family(
             gauges,
             "left_out",
             "What found no room in the maps, and is denied more for it",
-            [("address", addresses), ("block", blocks)]
+            [("address", addresses), ("block", blocks), ("table", tables)]
                 .map(|(what, count)| ([("what", what.to_owned())], count as u64)),
         )?;
         let hooks = ["xdp", "ingress", "egress"].into_iter().zip(summary.before);
