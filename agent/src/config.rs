@@ -166,6 +166,11 @@ pub struct Config {
     #[arg(long, value_enum, env = "PALISADE_ATTACH", default_value_t)]
     pub attach: Attach,
 
+    /// What becomes of the order on a hook where a program of others has come before ours, and could hide packets from it. On
+    /// one hook ours are moved three times in ten minutes at most.
+    #[arg(long, value_enum, env = "PALISADE_HOOK_ORDER", default_value_t)]
+    pub hook_order: HookOrder,
+
     /// Enforce nothing: remove everything from this node, and stay until told to end. /readyz says whether the node
     /// is clean. To this `palisade uninstall --daemonset` switches the agents of a cluster.
     #[arg(long)]
@@ -404,6 +409,16 @@ pub enum Attach {
     Tcx,
     /// Filters of the clsact qdisc.
     Clsact,
+}
+
+/// `--hook-order`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum HookOrder {
+    /// Ours run first again, where they are held by TCX links.
+    #[default]
+    First,
+    /// It stays, and `status` tells of it.
+    Any,
 }
 
 /// `--log-format`.

@@ -138,8 +138,10 @@ pub struct Summary {
     pub issues: usize,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
-    /// Addresses and blocks for which there was no room.
-    pub left_out: [usize; 2],
+    /// Addresses, blocks, and tables of pods for which there was no room.
+    pub left_out: [usize; 3],
+    /// Programs of others that run before ours: at XDP, at ingress and at egress.
+    pub before: [usize; 3],
     /// The highest slot in use.
     pub slots: u16,
     /// Whether the network plugin is installed, where it is to be.

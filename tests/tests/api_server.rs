@@ -322,6 +322,91 @@ fn a_connection_that_stalls_is_noticed_in_time() -> Result<()> {
     Ok(())
 }
 
+/// Those on objects of the namespace.
+fn events(control_plane: &ControlPlane) -> Result<Vec<Value>> {
+    let path = "/apis/events.k8s.io/v1/namespaces/x/events";
+    let request = hyper::Request::get(path).body(Vec::new())?;
+    let list = control_plane.run(|client| async move { client.request::<Value>(request).await })?;
+    Ok(list["items"].as_array().context("items")?.clone())
+}
+
+#[test]
+fn what_finds_no_room_is_said_on_its_object_and_the_agent_is_not_ready() -> Result<()> {
+    if skip() {
+        return Ok(());
+    }
+    let control_plane = ControlPlane::start()?;
+    let mut objects = Objects::new(&control_plane);
+    objects.apply(&namespace("x", json!({})))?;
+    let lab = lab()?;
+    let mut server = pod(&lab, "server", json!({"app": "server"}));
+    server["spec"]["nodeName"] = json!(NODE);
+    objects.apply(&server)?;
+    let node = &lab.node(NODE).endpoint.namespace;
+    let relay = Relay::start(node, control_plane.address())?;
+    let kubeconfig = lab.path().join("kubeconfig");
+    control_plane.kubeconfig(relay.address(), &kubeconfig)?;
+    let small = ["--map-entries", "peers_v4=8,cidrs_v4=8"];
+    let mut agent = Agent::start_watching(&lab, NODE, &Agent::program()?, &kubeconfig, &small)?;
+    agent.wait_until_ready(READY)?;
+    let mut uids = Vec::new();
+    for number in 0..12 {
+        let name = format!("far-{number}");
+        let mut far = server.clone();
+        far["metadata"] = json!({"name": name, "namespace": "x", "labels": {"app": name}});
+        far["spec"]["nodeName"] = json!("elsewhere");
+        far["status"]["podIP"] = json!(format!("10.250.1.{number}"));
+        far["status"]["podIPs"] = json!([{"ip": format!("10.250.1.{number}")}]);
+        objects.apply(&far)?;
+        uids.push(name);
+    }
+    let blocks: Vec<_> = (0..12)
+        .map(|number| json!({"ipBlock": {"cidr": format!("198.51.{number}.0/24")}}))
+        .collect();
+    objects.apply(&policy("blocks", json!([{"from": blocks}])))?;
+    let peers: Vec<_> = (0..12)
+        .map(|number| json!({"podSelector": {"matchLabels": {"app": format!("far-{number}")}}}))
+        .collect();
+    objects.apply(&policy("peers", json!([{"from": peers}])))?;
+    let said = |kind: &str, reason: &str| -> Result<bool> {
+        let events = events(&control_plane)?;
+        let of = |event: &&Value| {
+            event["regarding"]["kind"] == kind
+                && event["reason"] == reason
+                && event["regarding"]["uid"].is_string()
+        };
+        Ok(events.iter().any(|event| of(&event)))
+    };
+    let deadline = Instant::now() + SAID;
+    for (kind, reason) in [("NetworkPolicy", "PolicyDoesNotFit"), ("Pod", "DoesNotFit")] {
+        while !said(kind, reason)? {
+            let (log, status) = (agent.process().log(), agent.status()?);
+            ensure!(
+                Instant::now() < deadline,
+                "{kind}: {:#?}\n{status:#?}\n{log}",
+                events(&control_plane)?
+            );
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+    let status = agent.status()?;
+    let enforcement = status.conditions.iter().find(|it| it.name == "enforcement");
+    let enforcement = enforcement.context("no condition")?;
+    let reason = enforcement.reason.clone().unwrap_or_default();
+    println!("{reason}");
+    ensure!(!status.healthy && !enforcement.ok, "{status:#?}");
+    ensure!(reason.contains("no room in the maps"), "{reason}");
+    for name in ["blocks", "peers"] {
+        objects.delete(&policy(name, json!([])))?;
+    }
+    for name in uids {
+        let mut far = server.clone();
+        far["metadata"] = json!({"name": name, "namespace": "x"});
+        objects.delete(&far)?;
+    }
+    agent.wait_until_ready(READY)
+}
+
 #[test]
 fn what_is_wrong_with_a_policy_is_said_on_it_once_by_all_nodes_together() -> Result<()> {
     if skip() {
@@ -352,13 +437,7 @@ fn what_is_wrong_with_a_policy_is_said_on_it_once_by_all_nodes_together() -> Res
         "p",
         json!([{"ports": [{"port": "nobody-has-it"}]}]),
     ))?;
-    let events = || -> Result<Vec<Value>> {
-        let path = "/apis/events.k8s.io/v1/namespaces/x/events";
-        let request = hyper::Request::get(path).body(Vec::new())?;
-        let list =
-            control_plane.run(|client| async move { client.request::<Value>(request).await })?;
-        Ok(list["items"].as_array().context("items")?.clone())
-    };
+    let events = || events(&control_plane);
     let deadline = Instant::now() + SAID;
     while events()?.is_empty() {
         let logs = agents.iter_mut().map(|agent| agent.process().log());

@@ -1,7 +1,7 @@
 //! Maps that are full, with the real agent: what does not fit denies, is named, and touches nobody else.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use palisade::api::proto::Status;
 use palisade_tests::{
     agent::Agent,
-    lab::Cni,
+    lab::{Cni, twin},
     packet::{Ip, Tcp, ethernet},
     probe::{Connection, Ports, Stream, Wire},
     skip_without_root,
@@ -28,8 +28,10 @@ const VICTIM: &str = "x/victim";
 /// A map, how small it is, what is then asked of it, and by what of `status` that is told.
 struct Case {
     size: &'static str,
+    /// Of the packets, and of what is asked.
+    family: u8,
     /// Of the victim, whose old state is to be reached by the client alone.
-    grows: fn() -> Vec<Value>,
+    grows: fn(u8) -> Vec<Value>,
     told: &'static str,
     effect: Effect,
 }
@@ -45,46 +47,67 @@ enum Effect {
     Egress,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case {
         size: "peers_v4=8",
+        family: 4,
         grows: many_pods,
         told: "does not fit into the dataplane: it is allowed what the block",
         effect: Effect::New,
     },
     Case {
         size: "cidrs_v4=8",
+        family: 4,
+        grows: many_blocks,
+        told: "does not fit into the dataplane: it matches nothing",
+        effect: Effect::New,
+    },
+    Case {
+        size: "peers_v6=20",
+        family: 6,
+        grows: many_pods,
+        told: "does not fit into the dataplane: it is allowed what the block",
+        effect: Effect::New,
+    },
+    Case {
+        size: "cidrs_v6=8",
+        family: 6,
         grows: many_blocks,
         told: "does not fit into the dataplane: it matches nothing",
         effect: Effect::New,
     },
     Case {
         size: "cells=12",
+        family: 4,
         grows: many_pods,
         told: "does not fit into the kernel's maps: everything is denied",
         effect: Effect::Victim,
     },
     Case {
         size: "tables=6",
+        family: 4,
         grows: out_of_victim,
         told: "table does not fit into the dataplane: everything is denied",
         effect: Effect::Egress,
     },
     Case {
         size: "port_sets=4",
+        family: 4,
         grows: many_pods,
         told: "some of its ports do not fit",
         effect: Effect::New,
     },
     Case {
         size: "port_leaves=4",
+        family: 4,
         grows: many_pods,
         told: "some of its ports do not fit",
         effect: Effect::New,
     },
     Case {
         size: "flows_stream=64,flows_datagram=64,flows_new=64,pending=64,fragments=64,events=65536",
-        grows: Vec::new,
+        family: 4,
+        grows: |_| Vec::new(),
         told: "",
         effect: Effect::New,
     },
@@ -102,9 +125,13 @@ fn into_victim(name: &str, rules: Vec<Value>) -> Value {
 }
 
 /// Forty pods elsewhere, each of which may reach the victim at a port of its own.
-fn many_pods() -> Vec<Value> {
+fn many_pods(family: u8) -> Vec<Value> {
     let pods = (0..40_u8).map(|number| {
-        let address = [10, 250, 1, number].into();
+        let address = Ipv4Addr::new(10, 250, 1, number);
+        let address = match family {
+            4 => address.into(),
+            _ => twin(address).into(),
+        };
         pod(&format!("far-{number}"), "elsewhere", &[address])
     });
     let rules = (0..40_u16).map(|number| {
@@ -116,16 +143,24 @@ fn many_pods() -> Vec<Value> {
 }
 
 /// Forty blocks that may reach the victim, and one that holds everybody but the other pod.
-fn many_blocks() -> Vec<Value> {
-    let blocks =
-        (0..40).map(|number| json!({"ipBlock": {"cidr": format!("198.51.{number}.0/24")}}));
-    let around = json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.0.0/16"]}});
+fn many_blocks(family: u8) -> Vec<Value> {
+    let blocks = (0..40).map(|number| {
+        let cidr = match family {
+            4 => format!("198.51.{number}.0/24"),
+            _ => format!("2001:db8:{number}::/48"),
+        };
+        json!({"ipBlock": {"cidr": cidr}})
+    });
+    let around = match family {
+        4 => json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.0.0/16"]}}),
+        _ => json!({"ipBlock": {"cidr": "fd00::/16", "except": ["fd00:10:244::/48"]}}),
+    };
     let from = blocks.chain([around]).collect::<Vec<_>>();
     vec![into_victim("many-blocks", vec![json!({"from": from})])]
 }
 
 /// The victim may send to the client alone.
-fn out_of_victim() -> Vec<Value> {
+fn out_of_victim(_family: u8) -> Vec<Value> {
     vec![policy(
         "out-of-victim",
         &json!({
@@ -191,11 +226,11 @@ fn overflow(case: &Case, keep: bool) -> Result<()> {
     let streams = trial.streams()?;
     let to_victim = |from, port| {
         let (from, to) = (trial.endpoint(from), trial.endpoint("victim"));
-        Stream::start(from, to, 4, port, RATE, Ports::One)
+        Stream::start(from, to, case.family, port, RATE, Ports::One)
     };
     let (allowed, forbidden) = (to_victim("client", 9005)?, to_victim("other", 9006)?);
     thread::sleep(AFTERWARDS);
-    trial.beside((case.grows)())?;
+    trial.beside((case.grows)(case.family))?;
     let told = if keep {
         "an earlier one stays"
     } else {
@@ -205,6 +240,11 @@ fn overflow(case: &Case, keep: bool) -> Result<()> {
         says(status, told) || told.is_empty() && status.events_lost > 0
     })?;
     let settled = Instant::now();
+    // Who is told that something is left out is told the same by all.
+    let status = agent.status()?;
+    let enforcement = status.conditions.iter().find(|it| it.name == "enforcement");
+    let holds = enforcement.context("no condition")?.ok;
+    ensure!(holds == case.told.is_empty(), "{status:#?}");
     thread::sleep(AFTERWARDS);
     let (allowed, forbidden) = (allowed.stop()?, forbidden.stop()?);
     let (sent, leaked) = (forbidden.sent.len(), forbidden.leaked());
@@ -212,7 +252,7 @@ fn overflow(case: &Case, keep: bool) -> Result<()> {
     ensure!(leaked == 0, "{leaked} of {sent} leaked");
     if case.effect == Effect::Egress {
         let (victim, client) = (trial.endpoint("victim"), trial.endpoint("client"));
-        let opened = Connection::open(victim, client, 4, 9006, ANSWER);
+        let opened = Connection::open(victim, client, case.family, 9006, ANSWER);
         ensure!(opened.is_err(), "it passes what was never in force");
     }
     if case.effect == Effect::Victim && !keep {
@@ -232,7 +272,7 @@ fn overflow(case: &Case, keep: bool) -> Result<()> {
         status.healthy && !says(status, "fit into")
     })?;
     let (client, victim) = (trial.endpoint("client"), trial.endpoint("victim"));
-    let mut open = Connection::open(client, victim, 4, 9007, ANSWER)?;
+    let mut open = Connection::open(client, victim, case.family, 9007, ANSWER)?;
     ensure!(open.works(ANSWER), "it is not in force again");
     Ok(())
 }

@@ -133,17 +133,123 @@ fn filters_that_are_taken_off_are_put_back_at_once() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn programs_of_others_are_told_with_their_place() -> Result<()> {
+/// A trial under an agent that holds its programs by links; none where the kernel has no TCX.
+fn with_links(arguments: &[&str]) -> Result<Option<(Trial, Agent)>> {
     if skip_without_root() {
-        return Ok(());
+        return Ok(None);
     }
     if !has_tcx()? {
         println!("SKIP: no TCX (Linux 6.6, commit e420bed02507)");
-        return Ok(());
+        return Ok(None);
     }
     let trial = Trial::new(Cni::Ptp)?;
-    let agent = trial.ready(&Agent::program()?, &["--attach", "tcx"])?;
+    let arguments = [&["--attach", "tcx"], arguments].concat();
+    let agent = trial.ready(&Agent::program()?, &arguments)?;
+    Ok(Some((trial, agent)))
+}
+
+/// Every hook of a node that carries a program.
+fn hooks(status: &Status) -> Vec<(u32, Hook)> {
+    let pods = status.pods.iter().filter_map(|pod| pod.ifindex);
+    let pods = pods.flat_map(|ifindex| [(ifindex, Hook::Ingress), (ifindex, Hook::Egress)]);
+    let exits = status.exits.iter().map(|exit| (exit.ifindex, Hook::Egress));
+    pods.chain(exits).collect()
+}
+
+fn runs_before(status: &Status, (ifindex, hook): (u32, Hook)) -> bool {
+    let mut foreign = status.foreign.iter();
+    foreign.any(|it| it.before && it.ifindex == ifindex && it.hook == hook.to_string())
+}
+
+#[test]
+fn ours_run_first_again_without_a_gap_and_give_up_on_whoever_insists() -> Result<()> {
+    const MOVES: u64 = 3;
+    let Some((trial, agent)) = with_links(&[])? else {
+        return Ok(());
+    };
+    let node = &trial.lab.node(NODE).endpoint.namespace;
+    let hooks = hooks(&agent.status()?);
+    let (&quiet, insisting) = hooks.split_first().context("no hooks")?;
+    ensure!(insisting.len() > 5, "{hooks:?}");
+    let streams = trial.streams()?;
+    let all = insisting.len() as u64;
+    for round in 1..=MOVES {
+        let others: Vec<_> = node.run(|| {
+            let all = insisting.iter();
+            all.map(|&(ifindex, hook)| Foreign::idle_before(ifindex, hook))
+                .collect()
+        });
+        until(&agent, "the order", |status| {
+            status.drift.positions == round * all
+        })?;
+        let status = agent.status()?;
+        ensure!(status.foreign.len() == others.len(), "{status:#?}");
+        ensure!(!status.foreign.iter().any(|it| it.before), "{status:#?}");
+        ensure!(status.drift.programs == 0, "{:?}", status.drift);
+    }
+    // Of another hook is seen that the agent has looked at all of them.
+    let last = node.run(|| {
+        let others = hooks.iter();
+        let others: Vec<_> = others
+            .map(|&(ifindex, hook)| Foreign::idle_before(ifindex, hook))
+            .collect();
+        others
+    });
+    until(&agent, "another hook", |status| {
+        status.drift.positions > MOVES * all
+    })?;
+    let status = agent.status()?;
+    ensure!(!runs_before(&status, quiet), "{status:#?}");
+    for &place in insisting {
+        ensure!(runs_before(&status, place), "{place:?}: {status:#?}");
+    }
+    ensure!(status.drift.positions == MOVES * all + 1, "{status:#?}");
+    drop(last);
+    streams.judge("the order on hooks")
+}
+
+#[test]
+fn whoever_hides_packets_from_ours_is_overtaken_where_the_order_matters() -> Result<()> {
+    for order in ["first", "any"] {
+        let Some((trial, agent)) = with_links(&["--hook-order", order])? else {
+            return Ok(());
+        };
+        let node = &trial.lab.node(NODE).endpoint.namespace;
+        let server = trial.lab.pod("x/server").index;
+        let (from, to) = (trial.endpoint("other"), trial.endpoint("server"));
+        let denied = Stream::start(from, to, 4, 9004, 1000, Ports::Fresh)?;
+        let hides = node.run(|| Foreign::before(server, Hook::Egress));
+        // Of a pin is seen that the agent has looked.
+        let pin = pins(&trial.lab.bpffs().join(NODE))?;
+        let map = pin.iter().find(|pin| pin.ends_with("maps/CONFIG"));
+        fs::remove_file(map.context("no map")?)?;
+        until(&agent, order, |status| status.drift.pins == 1)?;
+        let looked = Instant::now();
+        thread::sleep(ANSWER);
+        let loss = denied.stop()?;
+        let (sent, leaked) = loss.between(looked, Instant::now());
+        let status = agent.status()?;
+        println!("{order}: {leaked} of {sent} leaked afterwards");
+        ensure!(loss.leaked() > 0, "nothing was hidden");
+        if order == "first" {
+            ensure!(leaked == 0, "{leaked} of {sent} leaked afterwards");
+            ensure!(status.drift.positions == 1, "{:?}", status.drift);
+        } else {
+            ensure!(leaked > 0, "what is to stay was moved");
+            ensure!(runs_before(&status, (server, Hook::Egress)), "{status:#?}");
+            ensure!(status.drift.positions == 0, "{:?}", status.drift);
+        }
+        drop(hides);
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_of_others_are_told_with_their_place() -> Result<()> {
+    // Left where they are, so that both places are seen.
+    let Some((trial, agent)) = with_links(&["--hook-order", "any"])? else {
+        return Ok(());
+    };
     let streams = trial.streams()?;
     let node = &trial.lab.node(NODE).endpoint.namespace;
     let device = trial.lab.pod("x/client").index;

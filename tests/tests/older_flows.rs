@@ -5,8 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
+    agent::Agent,
     lab::{Cni, Lab, Plan, Service},
-    site::{INTERNET, PORT, STYLES, Site, TARGET, VIP, any, by_both, nothing, of_family},
+    site::{INTERNET, PORT, READY, STYLES, Site, TARGET, VIP, any, by_both, nothing, of_family},
     skip_without_root,
 };
 use serde_json::json;
@@ -234,6 +235,53 @@ fn what_policy_denies_the_end_that_opened_it_is_cut() -> Result<()> {
         for exchange in &exchanges {
             exchange.is_cut().context(format!("{cni:?}"))?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn where_nobody_tells_of_them_the_agent_says_so_and_opens_nothing() -> Result<()> {
+    if skip_without_root() {
+        return Ok(());
+    }
+    let mut site = before(Cni::Ptp, "far-good", false)?;
+    let (mut allowed, mut denied) = (Vec::new(), Vec::new());
+    for family in [4, 6] {
+        let open = |client, server| Exchange::open(&site, family, client, server, None);
+        allowed.push(open("client", ("near-good", TARGET + 1))?);
+        allowed.push(open("client", ("far-good", TARGET + 1))?);
+        denied.push(open("far-bad", ("near-good", TARGET + 2))?);
+    }
+    isolate(
+        &mut site,
+        &[
+            ("client", "Ingress"),
+            ("far-bad", "Ingress"),
+            ("far-bad", "Egress"),
+        ],
+    )?;
+    for node in ["node1", "node2"] {
+        let program = Agent::program()?;
+        let namespace = &site.lab.node(node).endpoint.namespace;
+        let command = namespace.command_without_netfilter(&program);
+        let folder = site.manifests.folder();
+        let agent = Agent::start_as(&site.lab, node, command, &program, folder, &[])?;
+        site.agents.push(agent);
+    }
+    for agent in &mut site.agents {
+        agent.wait_until_ready(READY)?;
+        let log = agent.process().log();
+        ensure!(log.contains("open UDP flows cannot be taken up"), "{log}");
+        ensure!(log.contains("netlink: open a socket"), "{log}");
+    }
+    for exchange in &allowed {
+        let what = &exchange.what;
+        ensure!(!exchange.server_speaks(), "{what}: nobody has asked yet");
+        ensure!(exchange.client_speaks(), "{what}: it may ask");
+        ensure!(exchange.server_speaks(), "{what}: and be answered");
+    }
+    for exchange in &denied {
+        exchange.is_cut()?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ const VALUES: &[&str] = &[
     "imagePullSecrets[0].name=a,extraArgs={--log=debug},extraEnv[0].name=A,extraEnv[0].value=b",
     "extraVolumes[0].name=a,extraVolumes[0].emptyDir.medium=Memory,\
      extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/a",
-    "cni.enabled=false,cni.onTimeout=allow,cni.waitSeconds=30",
+    "cni.enabled=false,cni.onTimeout=allow,cni.waitSeconds=30,hookOrder=any",
     "cni.confDir=,cni.binDir=/usr/libexec/cni",
     "mode=audit,stateDir=,flows.log=all,flows.allowed=on,flows.eventRate=100",
     "http.host=0.0.0.0,prometheus.serviceMonitor.enabled=true,prometheus.serviceMonitor.labels.a=b,prometheus.rules.enabled=true,\
@@ -64,6 +64,7 @@ const WRONG: &[&str] = &[
     "image.digest=abc",
     "http.port=0",
     "attach=xdp",
+    "hookOrder=last",
     "prometheus.serviceMonitor.enabled=true",
     "prometheus.rules.docsUrl=https://a",
     "dashboards.lable=a",

@@ -92,6 +92,12 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
+    /// What is pinned are other maps than those in use.
+    #[error("the maps pinned in {set} are not those in use")]
+    Replaced {
+        /// The set.
+        set: MapSet,
+    },
     /// The folder of pins.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -280,6 +286,25 @@ pub fn load_set(
         set,
         fresh,
     })
+}
+
+/// Loads the programs once more, on the maps in use: the kernel takes no program twice on a hook.
+///
+/// # Errors
+///
+/// [`LoadError`]; [`LoadError::Replaced`] where somebody has just removed pins.
+pub fn copy(
+    object: &[u8],
+    pins: &Pins,
+    set: MapSet,
+    entries: &Entries,
+    used: &Maps,
+) -> Result<Programs, LoadError> {
+    let Loaded { maps, programs, .. } = load_set(object, pins, set, entries)?;
+    if !maps.are(used) {
+        return Err(LoadError::Replaced { set });
+    }
+    Ok(programs)
 }
 
 fn create_error(error: EbpfError) -> LoadError {

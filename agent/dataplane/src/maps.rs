@@ -156,6 +156,12 @@ impl Maps {
         self.handles.pin_again(folder)
     }
 
+    /// Whether both lead to the same maps of the kernel.
+    #[must_use]
+    pub fn are(&self, others: &Self) -> bool {
+        self.handles.are(&others.handles)
+    }
+
     /// How much the maps can hold.
     #[must_use]
     pub fn capacity(&self) -> &Capacity {

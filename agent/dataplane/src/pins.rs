@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/v<layout>[-<number>]/maps/<NAME>   the maps of one set
 //! ROOT/links/<ifindex>-<hook>             TCX links; of no layout, so that a successor of any finds them
+//! ROOT/links/<ifindex>-<hook>-new         one on its way to take such a link's place
 //! ROOT/clsact/<ifindex>/                  an empty folder: the device's clsact qdisc was made here
 //! ```
 //!
@@ -118,10 +119,12 @@ impl Pins {
             match lock.try_lock() {
                 // An agent that was uninstalled while this one waited has taken the folder away.
                 Ok(()) if is(&lock, root)? => {
-                    return Ok(Self {
+                    let pins = Self {
                         root: root.to_owned(),
                         _lock: lock,
-                    });
+                    };
+                    pins.drop_new_links()?;
+                    return Ok(pins);
                 }
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -210,6 +213,36 @@ impl Pins {
         gone(&link, fs::remove_file(&link))
     }
 
+    /// Where a link is pinned that is to take another's place.
+    pub(crate) fn new_link(&self, ifindex: u32, hook: Hook) -> PathBuf {
+        let mut path = self.link(ifindex, hook).into_os_string();
+        path.push(NEW);
+        path.into()
+    }
+
+    /// Has a new link take the place of the one that is pinned, in one step.
+    pub(crate) fn replace_link(&self, ifindex: u32, hook: Hook) -> Result<(), PinsError> {
+        let (new, old) = (self.new_link(ifindex, hook), self.link(ifindex, hook));
+        let replaced = fs::rename(&new, &old).map_err(PinsError::io("rename", &new));
+        if replaced.is_err() {
+            gone(&new, fs::remove_file(&new))?;
+        }
+        replaced
+    }
+
+    /// Unpins what an agent that was interrupted has not put in its place: what was to be replaced is still there.
+    fn drop_new_links(&self) -> Result<(), PinsError> {
+        let folder = self.links_folder();
+        for name in names(&folder)? {
+            let link = name.strip_suffix(NEW).and_then(parse_link);
+            if link.is_some() {
+                let path = folder.join(name);
+                gone(&path, fs::remove_file(&path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that a device's clsact qdisc is of our making.
     pub(crate) fn note_clsact(&self, ifindex: u32) -> Result<(), PinsError> {
         make(&self.clsact(ifindex))
@@ -270,6 +303,8 @@ impl Pins {
 }
 
 const LINKS: &str = "links";
+/// What the name of a link ends with that is to take another's place.
+const NEW: &str = "-new";
 const CLSACT: &str = "clsact";
 
 /// Where the link on a hook is pinned, if it is.

@@ -49,6 +49,22 @@ pub enum Problem {
     TableDoesNotFit(Direction),
 }
 
+impl Problem {
+    /// Whether the dataplane had no room: more is denied for it than policy says.
+    #[must_use]
+    pub const fn is_want_of_room(&self) -> bool {
+        match self {
+            Self::BlockDoesNotFit(_)
+            | Self::AddressDoesNotFit(_)
+            | Self::ClassDoesNotFit(_)
+            | Self::TableDoesNotFit(_) => true,
+            Self::UnknownNamespace | Self::AddressTaken { .. } | Self::UnknownPortName { .. } => {
+                false
+            }
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

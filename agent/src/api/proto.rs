@@ -97,6 +97,9 @@ pub struct DriftStatus {
     /// Maps that were not pinned where they belong.
     #[serde(default)]
     pub pins: u64,
+    /// Hooks on which others ran before the agent's programs.
+    #[serde(default)]
+    pub positions: u64,
 }
 
 impl fmt::Display for DriftStatus {
@@ -105,10 +108,11 @@ impl fmt::Display for DriftStatus {
             programs,
             entries,
             pins,
+            positions,
         } = self;
         write!(
             f,
-            "{programs} programs, {entries} entries and {pins} pins of maps were changed by others, and mended"
+            "{programs} programs, {positions} positions on hooks, {entries} entries and {pins} pins of maps were changed by others, and mended"
         )
     }
 }

@@ -185,6 +185,19 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         }
         write!(text, "\n{table}")?;
     }
+    if !status.foreign.is_empty() {
+        let mut table = Table::new(["PROGRAM OF OTHERS", "INDEX", "HOOK", "RUNS"]);
+        for other in &status.foreign {
+            let id = other.program.map(|id| id.to_string());
+            table.row([
+                other.name.clone().or(id).unwrap_or_default(),
+                other.ifindex.to_string(),
+                other.hook.clone(),
+                if other.before { "before ours" } else { "after" }.to_owned(),
+            ]);
+        }
+        write!(text, "\n{table}")?;
+    }
     if !status.issues.is_empty() {
         writeln!(text, "\nIssues:")?;
         for issue in &status.issues {

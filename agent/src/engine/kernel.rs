@@ -37,9 +37,11 @@ use palisade_policy::{
 
 use crate::{
     api::proto::{Foreign, MapStatus},
-    config::{Attach, Config, ExistingConnections, OnOverflow as Overflow, Switch},
+    config::{Attach, Config, ExistingConnections, HookOrder, OnOverflow as Overflow, Switch},
 };
 
+/// For how long programs are moved at a time: each has the kernel wait for a grace period, twice.
+const MOVING: Duration = Duration::from_millis(500);
 /// What reading the maps may cost: one part in so many of a processor's time.
 const SHARE: u32 = 200;
 
@@ -50,6 +52,10 @@ pub struct Kernel {
     set: MapSet,
     dataplane: Dataplane<Maps>,
     programs: Programs,
+    /// The same, loaded once more; none before they are needed.
+    copies: Option<Programs>,
+    entries: load::Entries,
+    hook_order: HookOrder,
     attachments: Attachments,
     /// What the last look at the node found.
     scan: Scan,
@@ -80,6 +86,10 @@ pub(super) struct Drift {
     pub(super) entries: u64,
     /// Maps that were not pinned where they belong.
     pub(super) pins: u64,
+    /// Hooks on which others ran before ours, and do not any more.
+    pub(super) positions: u64,
+    /// Whether there are more of these.
+    pub(super) more: bool,
 }
 
 /// What an update came to.
@@ -127,6 +137,7 @@ impl Kernel {
             keep_waiting()
         })
         .context("while taking the folder of pins")?;
+        let entries = config.entries();
         let strategy = match config.attach {
             Attach::Auto => Strategy::detect().context("while asking the kernel for TCX")?,
             Attach::Tcx => Strategy::Tcx,
@@ -138,7 +149,7 @@ impl Kernel {
             programs,
             set,
             fresh,
-        } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &config.entries())
+        } = load::load(load::OBJECT, &pins, LAYOUT_VERSION, &entries)
             .context("while loading the programs")?;
         let clock =
             load::calibrate(&mut object).context("while finding the rate of the kernel's clock")?;
@@ -156,6 +167,9 @@ impl Kernel {
                 .collect(),
             dataplane,
             programs,
+            copies: None,
+            entries,
+            hook_order: config.hook_order,
             attachments: Attachments::new(pins.clone(), strategy)?,
             scan: Scan::default(),
             roles: BTreeMap::new(),
@@ -239,6 +253,9 @@ impl Kernel {
             tracing::warn!(maps = found.pins, folder = %folder.display(), "maps are pinned again");
         }
         let begun = Instant::now();
+        if self.hook_order == HookOrder::First {
+            self.lead(begun, &mut found);
+        }
         if begun >= self.proof {
             let read = self.verify_maps(begun);
             let took = begun.elapsed();
@@ -246,6 +263,69 @@ impl Kernel {
             found.entries = read.context("while reading what the maps hold")?;
         }
         Ok(found)
+    }
+
+    /// Has ours run first on the hooks where others have come before. What cannot be moved is told by `status` as before.
+    fn lead(&mut self, now: Instant, found: &mut Drift) {
+        let (programs, roles) = (&self.programs, &self.roles);
+        while self.attachments.may_lead(programs, roles, now) {
+            if now.elapsed() > MOVING {
+                found.more = true;
+                return;
+            }
+            let copies = match self.copies.take() {
+                Some(copies) => Ok(copies),
+                None => load::copy(
+                    load::OBJECT,
+                    &self.pins,
+                    self.set,
+                    &self.entries,
+                    self.dataplane.store(),
+                ),
+            };
+            let copies = match copies {
+                Ok(copies) => self.copies.insert(copies),
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(
+                        error,
+                        "others run before ours, which cannot be loaded again"
+                    );
+                    return;
+                }
+            };
+            match self.attachments.lead(programs, copies, roles, now) {
+                Ok(Some(lead)) => {
+                    found.positions += 1;
+                    let others = lead.overtaken.iter().map(ToString::to_string);
+                    let others = others.collect::<Vec<_>>().join(", ");
+                    let (ifindex, hook) = (lead.ifindex, lead.hook);
+                    tracing::warn!(ifindex, %hook, others, "ours run first again, others had come before");
+                    if lead.last {
+                        tracing::warn!(ifindex, %hook, "ours were moved often, and are left where they are for a while");
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(error, "others run before ours, which cannot be moved");
+                }
+            }
+        }
+    }
+
+    /// How many programs of others run before ours, and can hide packets from them: at XDP, at ingress and at egress.
+    pub(super) fn before(&self) -> [usize; 3] {
+        let at = |hook| {
+            let before = self.attachments.before().iter();
+            before.filter(|other| other.hook == hook).count()
+        };
+        let ours = self
+            .scan
+            .xdp
+            .keys()
+            .filter(|ifindex| self.roles.get(ifindex) == Some(&Role::Pod));
+        [ours.count(), at(Hook::Ingress), at(Hook::Egress)]
     }
 
     /// How many entries of maps are other than they were written.
@@ -519,10 +599,7 @@ impl Kernel {
             match self.attachments.foreign(ifindex, role) {
                 Ok(others) => foreign.extend(others.into_iter().map(|other| Foreign {
                     ifindex,
-                    hook: match other.hook {
-                        Hook::Ingress => "ingress".to_owned(),
-                        Hook::Egress => "egress".to_owned(),
-                    },
+                    hook: other.hook.to_string(),
                     before: other.before,
                     program: other.program,
                     name: other.name,

@@ -1,7 +1,7 @@
-//! What users must know of their policies, and would not look for here: it is said on the policies themselves.
+//! What users must know of their policies, and would not look for here: it is said on the policies themselves, and on what
+//! found no room.
 
 use palisade_policy::{
-    issue::Problem,
     model::{self, Name},
     table::Direction,
 };
@@ -28,26 +28,35 @@ impl Engine {
             if let Some(key) = issue.object.as_ref().filter(|key| key.kind == Kind::Policy) {
                 notices.push(Notice {
                     about: key.clone(),
+                    uid: None,
                     reason: "PolicyInvalid",
                     note: format!("{}: {}; {}", issue.field, issue.problem, issue.effect),
                 });
             }
         }
+        let index = self.compiler.index();
         let left_out = self.left_out.issues.iter().cloned();
         for issue in self.compiler.issues().into_iter().chain(left_out) {
-            if let model::Key::Policy(policy) = issue.object {
-                let reason = match issue.problem {
-                    Problem::UnknownPortName { .. } => "UnknownPort",
-                    _ => "PolicyDoesNotFit",
-                };
-                notices.push(Notice {
-                    about: of(&policy),
-                    reason,
-                    note: format!("{}: {}", issue.field, issue.problem),
-                });
-            }
+            let room = issue.problem.is_want_of_room();
+            let (about, uid, reason) = match issue.object {
+                model::Key::Policy(policy) if room => (of(&policy), None, "PolicyDoesNotFit"),
+                model::Key::Policy(policy) => (of(&policy), None, "UnknownPort"),
+                model::Key::Pod(pod) if room => {
+                    let uid = index.pod(&pod).map(|pod| pod.uid.clone());
+                    (Key::new(Kind::Pod, pod), uid, "DoesNotFit")
+                }
+                model::Key::Service(service) if room => {
+                    (Key::new(Kind::Service, service), None, "DoesNotFit")
+                }
+                _ => continue,
+            };
+            notices.push(Notice {
+                about,
+                uid,
+                reason,
+                note: format!("{}: {}", issue.field, issue.problem),
+            });
         }
-        let index = self.compiler.index();
         let (_, unenforced) = self.pods.count();
         for name in unenforced {
             let why = self
@@ -61,6 +70,7 @@ impl Engine {
                 for policy in isolating(index, pod, direction) {
                     notices.push(Notice {
                         about: of(&policy.name),
+                        uid: None,
                         reason: "PolicyNotEnforced",
                         note: format!("not in force for pod {name} on node {}: {why}", self.node),
                     });
@@ -70,6 +80,7 @@ impl Engine {
         if let Some(until) = self.modes.paused_until(seconds()).and_then(time) {
             notices.push(Notice {
                 about: Key::new(Kind::Node, Name::new("", self.node.clone())),
+                uid: None,
                 reason: "Paused",
                 note: format!("until {until} no policy denies anything on this node"),
             });
@@ -79,6 +90,7 @@ impl Engine {
             let until = until.map_or_else(String::new, |until| format!(" until {until}"));
             notices.push(Notice {
                 about: Key::new(Kind::Namespace, Name::new("", namespace.name.clone())),
+                uid: None,
                 reason: "Audit",
                 note: format!("its policies deny nothing{until}; what they would deny is told"),
             });

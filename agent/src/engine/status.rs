@@ -40,6 +40,7 @@ impl Engine {
             maps: self.kernel.maps(),
             left_out: self.left_out.counts,
             slots: self.kernel.highest_slot(),
+            before: self.kernel.before(),
             plugin: self
                 .plugin
                 .as_ref()
@@ -67,7 +68,7 @@ impl Engine {
             None if !self.synced => Some("it has not told every object yet".to_owned()),
             None => None,
         };
-        let enforcement = (!unenforced.is_empty()).then(|| {
+        let unenforced = (!unenforced.is_empty()).then(|| {
             let names: Vec<_> = unenforced
                 .iter()
                 .take(NAMED)
@@ -84,6 +85,15 @@ impl Engine {
                 names.join(", ")
             )
         });
+        // Nobody is let in by it, but what policy allows is denied.
+        let [addresses, blocks, tables] = self.left_out.counts;
+        let left_out = (self.left_out.counts != [0; 3]).then(|| {
+            format!(
+                "there is no room in the maps for {addresses} addresses, {blocks} blocks and {tables} tables of pods"
+            )
+        });
+        let enforcement: Vec<_> = unenforced.into_iter().chain(left_out).collect();
+        let enforcement = (!enforcement.is_empty()).then(|| enforcement.join("; "));
         let of = |name: &str, failure: Option<String>| Condition {
             name: name.to_owned(),
             ok: failure.is_none(),
@@ -132,6 +142,7 @@ impl Engine {
                 programs: self.drift.programs,
                 entries: self.drift.entries,
                 pins: self.drift.pins,
+                positions: self.drift.positions,
             },
             audit: AuditStatus {
                 incomplete: self.pods.unaudited(),

@@ -13,8 +13,8 @@ const NAMED: usize = 16;
 /// What an update had no room for.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    /// Addresses and blocks.
-    pub(super) counts: [usize; 2],
+    /// Addresses, blocks, and tables of pods.
+    pub(super) counts: [usize; 3],
     /// Some of them, by object.
     pub(super) issues: Vec<Issue>,
 }
@@ -32,7 +32,10 @@ impl Engine {
         let mut failures = Vec::new();
         if due.verify {
             match self.kernel.verify() {
-                Ok(drift) => self.note(drift),
+                Ok(drift) => {
+                    self.due.verify = drift.more;
+                    self.note(drift);
+                }
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
@@ -101,8 +104,13 @@ impl Engine {
         let plan::LeftOut {
             addresses, blocks, ..
         } = left_out;
-        let counts = [addresses.len(), blocks.len()];
-        if counts == [0; 2] && self.left_out.counts == counts {
+        let [refused_blocks, refused_tables] = self.compiler.refused();
+        let counts = [
+            addresses.len(),
+            blocks.len() + refused_blocks,
+            refused_tables,
+        ];
+        if counts == [0; 3] && self.left_out.counts == counts {
             return;
         }
         let some: Vec<_> = addresses.iter().take(NAMED).copied().collect();
@@ -110,8 +118,13 @@ impl Engine {
             .compiler
             .left_out(&some, &blocks[..blocks.len().min(NAMED)]);
         if counts != self.left_out.counts {
-            let [addresses, blocks] = counts;
-            tracing::warn!(addresses, blocks, "left out of the maps for want of room");
+            let [addresses, blocks, tables] = counts;
+            tracing::warn!(
+                addresses,
+                blocks,
+                tables,
+                "left out of the maps for want of room"
+            );
         }
         self.left_out = LeftOut { counts, issues };
     }
@@ -122,6 +135,7 @@ impl Engine {
             ("program", found.programs),
             ("entry", found.entries),
             ("pin", found.pins),
+            ("position", found.positions),
         ] {
             let counter = self.measures.drift.get_or_create(&[("what", what)]);
             counter.inc_by(count);
@@ -129,6 +143,7 @@ impl Engine {
         self.drift.programs += found.programs;
         self.drift.entries += found.entries;
         self.drift.pins += found.pins;
+        self.drift.positions += found.positions;
     }
 
     /// Looks at the node's devices; what is found comes as an event, but for the first time.

@@ -1,5 +1,7 @@
 //! What a source is to say of its objects.
 
+use std::sync::Arc;
+
 use super::Key;
 
 /// Something that users must know of an object.
@@ -7,6 +9,8 @@ use super::Key;
 pub struct Notice {
     /// The object.
     pub about: Key,
+    /// Its uid, where only who says it knows; the source knows those of policies.
+    pub uid: Option<Arc<str>>,
     /// The kind of problem, in one word.
     pub reason: &'static str,
     /// The problem and its effect.

@@ -32,7 +32,7 @@ const DELAYS: [f64; 12] = [
 ];
 
 /// What others may change.
-const DRIFTS: [&str; 2] = ["program", "entry"];
+const DRIFTS: [&str; 4] = ["program", "entry", "pin", "position"];
 
 /// What the kernel counted, of all pods together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub struct Measures {
     pub events_lost: Counter,
     /// Objects that came, changed or went.
     pub source_changes: Counter,
-    /// What others have changed of the agent's: programs, and entries of maps.
+    /// What others have changed of the agent's, by [`DRIFTS`].
     pub drift: Family<OfWhat, Counter>,
     /// For how long pods were held until their policies were in force, seconds.
     pub hold: Histogram,
@@ -295,13 +295,20 @@ impl Collector for State {
             "Entries that a map can hold",
             of_maps(|map| map.capacity),
         )?;
-        let [addresses, blocks] = summary.left_out;
+        let [addresses, blocks, tables] = summary.left_out;
         family(
             gauges,
             "left_out",
             "What found no room in the maps, and is denied more for it",
-            [("address", addresses), ("block", blocks)]
+            [("address", addresses), ("block", blocks), ("table", tables)]
                 .map(|(what, count)| ([("what", what.to_owned())], count as u64)),
+        )?;
+        let hooks = ["xdp", "ingress", "egress"].into_iter().zip(summary.before);
+        family(
+            gauges,
+            "programs_before",
+            "Programs of others that run before the agent's, and can hide packets from them",
+            hooks.map(|(hook, count)| ([("hook", hook.to_owned())], count as u64)),
         )?;
         let traffic = (self.traffic)().unwrap_or_default();
         for (name, help, values) in [

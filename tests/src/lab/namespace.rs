@@ -147,6 +147,15 @@ impl Namespace {
         command
     }
 
+    /// The same on what is to it a kernel without netlink of netfilter: nobody tells of tracked connections.
+    #[must_use]
+    pub fn command_without_netfilter(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command(program);
+        // SAFETY: between fork and exec only a system call is made.
+        unsafe { command.pre_exec(refuse_netfilter) };
+        command
+    }
+
     /// Runs a program inside to its end, with `input` on its standard input; returns its output.
     ///
     /// # Errors
@@ -220,4 +229,50 @@ fn in_thread<T: Send>(inside: impl FnOnce() -> T + Send) -> T {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+/// From now on this process gets no socket of netfilter, by a filter of its system calls.
+fn refuse_netfilter() -> std::io::Result<()> {
+    // Offsets into `struct seccomp_data`, of the lower halves.
+    const NUMBER: u32 = 0;
+    const FAMILY: u32 = 16;
+    const PROTOCOL: u32 = if cfg!(target_endian = "little") {
+        32
+    } else {
+        36
+    };
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const UNLESS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let code = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
+    let mut filter = [
+        code(LOAD, NUMBER, 0),
+        code(UNLESS, libc::SYS_socket as u32, 5),
+        code(LOAD, FAMILY, 0),
+        code(UNLESS, libc::AF_NETLINK as u32, 3),
+        code(LOAD, PROTOCOL, 0),
+        code(UNLESS, libc::NETLINK_NETFILTER as u32, 1),
+        code(
+            RETURN,
+            libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32,
+            0,
+        ),
+        code(RETURN, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program leads to the filter, and both outlive the call.
+    let set = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }

@@ -165,9 +165,10 @@ pub(super) fn attach_foreign(ifindex: u32, wipes: bool) -> OwnedFd {
     attach(&code, ifindex, Hook::Ingress, Place::Behind)
 }
 
-/// Attaches a program that ends a hook before any other, with `TC_ACT_OK`.
-pub(super) fn attach_before(ifindex: u32, hook: Hook) -> OwnedFd {
-    let code = [instruction(0xb7, 0, 0, 0, 0), EXIT];
+/// Attaches a program before any other, which ends the hook with `TC_ACT_OK` or goes on with `TC_ACT_UNSPEC`.
+pub(super) fn attach_before(ifindex: u32, hook: Hook, ends: bool) -> OwnedFd {
+    let action = if ends { 0 } else { -1 };
+    let code = [instruction(0xb7, 0, 0, 0, action), EXIT];
     attach(&code, ifindex, hook, Place::Before)
 }
 

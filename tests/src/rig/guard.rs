@@ -214,7 +214,18 @@ impl Foreign {
     #[must_use]
     pub fn before(ifindex: u32, hook: Hook) -> Self {
         Self {
-            _link: carry::attach_before(ifindex, hook),
+            _link: carry::attach_before(ifindex, hook, true),
+        }
+    }
+
+    /// One before all others, which does nothing.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    #[must_use]
+    pub fn idle_before(ifindex: u32, hook: Hook) -> Self {
+        Self {
+            _link: carry::attach_before(ifindex, hook, false),
         }
     }
 

@@ -7,14 +7,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::Arc,
+    time::Instant,
 };
 
 use crate::{
     caps::{self, CapsError},
     link::{
         clsact::{self, Clsact},
+        moves::Moves,
         plan::{self, Change, Step},
-        program::{Programs, Role},
+        program::{Program, Programs, Role},
         tcx::{self, Tcx},
     },
     netlink::{Namespace, NetlinkError, Socket},
@@ -150,8 +152,40 @@ pub struct Foreign {
     pub name: Option<String>,
 }
 
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.program) {
+            (Some(name), Some(id)) => write!(f, "program {id} ({name})"),
+            (Some(name), None) => f.write_str(name),
+            (None, Some(id)) => write!(f, "program {id}"),
+            (None, None) => f.write_str("a program"),
+        }
+    }
+}
+
+/// A hook on which ours run first again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The device.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    /// Who was overtaken.
+    pub overtaken: Vec<Foreign>,
+    /// Whether ours are not moved again there for a while.
+    pub last: bool,
+}
+
 /// What is on the hooks: the id of our program on each.
 pub(super) type Attached = BTreeMap<(u32, Hook), u32>;
+
+/// What a look at the hooks shows.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    pub(super) attached: Attached,
+    /// Programs of others that run before ours.
+    pub(super) before: Vec<Foreign>,
+}
 
 /// The programs on the devices of the calling thread's network namespace.
 #[derive(Debug)]
@@ -162,6 +196,9 @@ pub struct Attachments {
     /// What was found or put there; none before the first look and after a failure.
     attached: Option<Attached>,
     held: tcx::Held,
+    /// What ran before ours at the last look, and was not overtaken since.
+    before: Vec<Foreign>,
+    moves: Moves,
 }
 
 impl Attachments {
@@ -178,6 +215,8 @@ impl Attachments {
             strategy,
             attached: None,
             held: tcx::Held::new(),
+            before: Vec::new(),
+            moves: Moves::default(),
         })
     }
 
@@ -205,7 +244,7 @@ impl Attachments {
         let first_look = self.attached.is_none();
         let mut attached = match self.attached.take() {
             Some(attached) => attached,
-            None => self.observe()?,
+            None => self.observe()?.attached,
         };
         let mut report = Report::default();
         let mut failed = BTreeSet::new();
@@ -257,7 +296,24 @@ impl Attachments {
         programs: &Programs,
         wanted: &BTreeMap<u32, Role>,
     ) -> Result<Vec<Drift>, AttachError> {
-        let attached = self.observe()?;
+        let Observed {
+            attached,
+            mut before,
+        } = self.observe()?;
+        if self.strategy == Strategy::Clsact {
+            for &(ifindex, hook) in attached.keys() {
+                before.extend(
+                    tcx::foreign(&self.pins, ifindex, hook)?
+                        .into_iter()
+                        .map(ahead),
+                );
+            }
+        }
+        before.retain(|other| {
+            let role = wanted.get(&other.ifindex);
+            role.is_some_and(|role| role.program(other.hook).is_some())
+        });
+        self.before = before;
         let drift = plan::plan(&attached, wanted, |program| programs.get(program).id)
             .into_iter()
             .map(|step| Drift {
@@ -282,6 +338,74 @@ impl Attachments {
             .collect())
     }
 
+    /// The programs of others that run before ours, and can hide packets from it, as the last [`verify`](Self::verify)
+    /// found them.
+    #[must_use]
+    pub fn before(&self) -> &[Foreign] {
+        &self.before
+    }
+
+    /// Whether ours may run first again on a hook where a look found others before them: where they are held by links, and
+    /// the others do not insist.
+    #[must_use]
+    pub fn may_lead(
+        &self,
+        programs: &Programs,
+        wanted: &BTreeMap<u32, Role>,
+        now: Instant,
+    ) -> bool {
+        self.overtaken(programs, wanted, now).is_some()
+    }
+
+    /// Has ours run first again on one of the hooks where they may. `copies` are the same programs, loaded once more. Who was
+    /// overtaken is told; none if there is no such hook.
+    ///
+    /// # Errors
+    ///
+    /// What a change of the hook fails with. One of ours is on it all the time.
+    pub fn lead(
+        &mut self,
+        programs: &Programs,
+        copies: &Programs,
+        wanted: &BTreeMap<u32, Role>,
+        now: Instant,
+    ) -> Result<Option<Lead>, AttachError> {
+        let Some((place, program)) = self.overtaken(programs, wanted, now) else {
+            return Ok(None);
+        };
+        let (ifindex, hook) = place;
+        let last = self.moves.note(place, now);
+        self.tcx()
+            .lead(ifindex, hook, programs.fd(program), copies.fd(program))?;
+        let (overtaken, rest) = std::mem::take(&mut self.before)
+            .into_iter()
+            .partition(|other| (other.ifindex, other.hook) == place);
+        self.before = rest;
+        Ok(Some(Lead {
+            ifindex,
+            hook,
+            overtaken,
+            last,
+        }))
+    }
+
+    /// A hook on which ours may be moved, and the program that is there. What is not as it should be is mended first.
+    fn overtaken(
+        &self,
+        programs: &Programs,
+        wanted: &BTreeMap<u32, Role>,
+        now: Instant,
+    ) -> Option<((u32, Hook), Program)> {
+        let attached = self.attached.as_ref()?;
+        let mut places = self.before.iter().map(|other| (other.ifindex, other.hook));
+        places.find_map(|place| {
+            let program = wanted.get(&place.0)?.program(place.1)?;
+            let whole = attached.get(&place) == Some(&programs.get(program).id);
+            let may = self.strategy == Strategy::Tcx && self.moves.may_move(place, now);
+            (whole && may).then_some((place, program))
+        })
+    }
+
     /// The programs of others on the hooks of a device that carry one of ours.
     ///
     /// # Errors
@@ -294,10 +418,10 @@ impl Attachments {
                 let tcx = tcx::foreign(&self.pins, ifindex, hook)?;
                 let filters = clsact::foreign(&mut self.socket, ifindex, hook)?;
                 // TCX runs before the filters of clsact.
-                foreign.extend(tcx.into_iter().map(|mut other| {
-                    other.before |= self.strategy == Strategy::Clsact;
-                    other
-                }));
+                match self.strategy {
+                    Strategy::Tcx => foreign.extend(tcx),
+                    Strategy::Clsact => foreign.extend(tcx.into_iter().map(ahead)),
+                }
                 foreign.extend(filters.into_iter().map(|mut other| {
                     other.before &= self.strategy == Strategy::Clsact;
                     other
@@ -307,7 +431,7 @@ impl Attachments {
         Ok(foreign)
     }
 
-    fn observe(&mut self) -> Result<Attached, AttachError> {
+    fn observe(&mut self) -> Result<Observed, AttachError> {
         match self.strategy {
             Strategy::Tcx => self.tcx().observe(),
             Strategy::Clsact => self.clsact().observe(),
@@ -353,5 +477,13 @@ impl Attachments {
             pins: &self.pins,
             socket: &mut self.socket,
         }
+    }
+}
+
+/// A program on TCX where ours are filters: it runs before them.
+fn ahead(other: Foreign) -> Foreign {
+    Foreign {
+        before: true,
+        ..other
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, os::fd::BorrowedFd};
 
 use crate::{
     link::{
-        attach::{AttachError, Attached, Foreign},
+        attach::{AttachError, Foreign, Observed},
         program::Program,
     },
     netlink::{Filter, Hook, NetlinkError, Socket},
@@ -24,8 +24,8 @@ pub(super) struct Clsact<'a> {
 }
 
 impl Clsact<'_> {
-    pub(super) fn observe(&mut self) -> Result<Attached, AttachError> {
-        let mut attached = Attached::new();
+    pub(super) fn observe(&mut self) -> Result<Observed, AttachError> {
+        let mut observed = Observed::default();
         let qdiscs = self.socket.ingress_qdiscs()?;
         for ifindex in self.pins.clsacts()? {
             if !qdiscs.iter().any(|(device, _)| *device == ifindex) {
@@ -37,12 +37,17 @@ impl Clsact<'_> {
                 continue;
             }
             for hook in [Hook::Ingress, Hook::Egress] {
-                if let Some(ours) = self.ours(ifindex, hook)? {
-                    attached.insert((ifindex, hook), ours.program.unwrap_or(0));
-                }
+                let filters = self.filters(ifindex, hook)?;
+                let Some(position) = filters.iter().position(is_ours) else {
+                    continue;
+                };
+                let program = filters[position].program.unwrap_or(0);
+                observed.attached.insert((ifindex, hook), program);
+                let others = foreign_of(filters, ifindex, hook);
+                observed.before.extend(others.take(position));
             }
         }
-        Ok(attached)
+        Ok(observed)
     }
 
     pub(super) fn put(
@@ -82,7 +87,7 @@ impl Clsact<'_> {
     }
 
     pub(super) fn remove_all(&mut self) -> Result<(), AttachError> {
-        for (ifindex, hook) in self.observe()?.into_keys().collect::<Vec<_>>() {
+        for (ifindex, hook) in self.observe()?.attached.into_keys() {
             self.remove(ifindex, hook)?;
         }
         for ifindex in self.pins.clsacts()? {
@@ -149,19 +154,23 @@ pub(super) fn foreign(
     hook: Hook,
 ) -> Result<Vec<Foreign>, AttachError> {
     let filters = filters(socket, ifindex, hook)?;
+    Ok(foreign_of(filters, ifindex, hook).collect())
+}
+
+/// Those that are not ours, in their order.
+fn foreign_of(filters: Vec<Filter>, ifindex: u32, hook: Hook) -> impl Iterator<Item = Foreign> {
     let position = filters.iter().position(is_ours).unwrap_or(0);
-    Ok(filters
+    filters
         .into_iter()
         .enumerate()
         .filter(|(_, filter)| !is_ours(filter))
-        .map(|(place, filter)| Foreign {
+        .map(move |(place, filter)| Foreign {
             ifindex,
             hook,
             before: place < position,
             program: filter.program,
             name: Some(filter.name.unwrap_or(filter.kind)),
         })
-        .collect())
 }
 
 /// Whether one of ours is on a hook.

@@ -4,6 +4,9 @@
 //! because a program that comes before and returns anything but TC_ACT_UNSPEC ends the hook: last in line,
 //! a stranger's TC_ACT_OK would let every packet go unjudged.
 //!
+//! Whoever comes later may go before them, and the kernel moves no link: a second one goes to the front, and
+//! takes the first one's place.
+//!
 //! The kernel waits for a grace period, about 15 ms with the RTNL lock held, whenever a program is added to a
 //! hook or taken off; a replacement waits for nothing (0.04 ms). So a device keeps its links for life, and
 //! a change of its role replaces their programs.
@@ -17,7 +20,7 @@ use std::{
 
 use crate::{
     link::{
-        attach::{AttachError, Attached, Foreign},
+        attach::{AttachError, Foreign, Observed},
         bpf::{self, LinkInfo},
     },
     netlink::Hook,
@@ -36,25 +39,33 @@ impl Tcx<'_> {
     /// What the pinned links hold. A link whose device is gone counts as a program with id 0, which no program
     /// has, so that its pin is replaced or taken away. A link that is held and whose pin is gone is not there: it is to be
     /// put, and that pins it again.
-    pub(super) fn observe(&mut self) -> Result<Attached, AttachError> {
-        let mut attached = Attached::new();
+    pub(super) fn observe(&mut self) -> Result<Observed, AttachError> {
+        let mut observed = Observed::default();
         for (ifindex, hook) in self.pins.links()? {
             let place = (ifindex, hook);
             let live = live(pinned_link(&self.pins.link(ifindex, hook), ifindex)?, place)?;
             let program = match live {
-                Some((link, info)) => {
+                Some(Live { link, info, before }) => {
                     self.held.insert(place, link);
+                    let others = before.into_iter();
+                    observed.before.extend(others.map(|program| Foreign {
+                        ifindex,
+                        hook,
+                        before: true,
+                        program: Some(program),
+                        name: None,
+                    }));
                     info.program
                 }
                 None => 0,
             };
-            attached.insert(place, program);
+            observed.attached.insert(place, program);
         }
-        Ok(attached)
+        Ok(observed)
     }
 
     /// The link that holds a program on a hook: the pinned one, or one whose pin was removed.
-    fn live(&self, ifindex: u32, hook: Hook) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+    fn live(&self, ifindex: u32, hook: Hook) -> Result<Option<Live>, AttachError> {
         let place = (ifindex, hook);
         let link = pinned_link(&self.pins.link(ifindex, hook), ifindex)?;
         if let Some(live) = live(link, place)? {
@@ -72,7 +83,7 @@ impl Tcx<'_> {
     ) -> Result<(), AttachError> {
         // Until it is pinned the link dies with this process, so an interruption leaves nothing behind.
         let link = match self.live(ifindex, hook)? {
-            Some((link, _)) => {
+            Some(Live { link, .. }) => {
                 bpf::update_link(&link, program).map_err(failure("replace a program", ifindex))?;
                 link
             }
@@ -91,16 +102,42 @@ impl Tcx<'_> {
         Ok(())
     }
 
+    /// Has our program run before all others on a hook again. The kernel takes no program twice on a hook, so a copy of it
+    /// goes to the front by a link of its own; that takes the pin, the old link goes, and the copy gives way to the
+    /// program. For a moment both run on a packet. That is harmless: the second finds the flow and the mark of the first, and
+    /// comes to the same verdict; what passes is counted twice.
+    pub(super) fn lead(
+        &mut self,
+        ifindex: u32,
+        hook: Hook,
+        program: BorrowedFd<'_>,
+        copy: BorrowedFd<'_>,
+    ) -> Result<(), AttachError> {
+        let Some(Live { link: old, .. }) = self.live(ifindex, hook)? else {
+            return Ok(());
+        };
+        let new =
+            bpf::create_link(copy, ifindex, hook).map_err(failure("attach a program", ifindex))?;
+        self.pins.make_links()?;
+        bpf::pin(&new, &self.pins.new_link(ifindex, hook))
+            .map_err(failure("pin a link", ifindex))?;
+        self.pins.replace_link(ifindex, hook)?;
+        bpf::detach_link(&old).map_err(failure("detach a program", ifindex))?;
+        bpf::update_link(&new, program).map_err(failure("replace a program", ifindex))?;
+        self.held.insert((ifindex, hook), new);
+        Ok(())
+    }
+
     /// Takes away the link of a hook; the kernel's id of it, where it held a program there.
     pub(super) fn remove(&mut self, ifindex: u32, hook: Hook) -> Result<Option<u32>, AttachError> {
         let live = self.live(ifindex, hook)?;
         // Without this the program would run on until the kernel has got round to freeing the link.
-        if let Some((link, _)) = &live {
+        if let Some(Live { link, .. }) = &live {
             bpf::detach_link(link).map_err(failure("detach a program", ifindex))?;
         }
         self.pins.remove_link(ifindex, hook)?;
         self.held.remove(&(ifindex, hook));
-        Ok(live.map(|(_, info)| info.id))
+        Ok(live.map(|live| live.info.id))
     }
 
     pub(super) fn remove_all(&mut self) -> Result<(), AttachError> {
@@ -172,12 +209,17 @@ fn pinned_link(path: &Path, ifindex: u32) -> Result<Option<OwnedFd>, AttachError
     }
 }
 
+/// A link that holds a program on its hook.
+struct Live {
+    link: OwnedFd,
+    info: LinkInfo,
+    /// The programs that run before it.
+    before: Vec<u32>,
+}
+
 /// The link, if it is on that hook of that device. Its own word is not enough: a device that was
 /// moved to another network namespace keeps link and index there.
-fn live(
-    link: Option<OwnedFd>,
-    (ifindex, hook): (u32, Hook),
-) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+fn live(link: Option<OwnedFd>, (ifindex, hook): (u32, Hook)) -> Result<Option<Live>, AttachError> {
     let Some(link) = link else {
         return Ok(None);
     };
@@ -189,10 +231,17 @@ fn live(
         return Ok(None);
     }
     match bpf::query(ifindex, hook) {
-        Ok(attached) => Ok(attached
-            .iter()
-            .any(|other| other.link == info.id)
-            .then_some((link, info))),
+        Ok(attached) => {
+            let position = attached.iter().position(|other| other.link == info.id);
+            Ok(position.map(|position| Live {
+                link,
+                info,
+                before: attached[..position]
+                    .iter()
+                    .map(|other| other.program)
+                    .collect(),
+            }))
+        }
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(failure("list programs", ifindex)(error)),
     }

@@ -117,7 +117,7 @@ pub fn remove(pins: Pins) -> Result<Removed, AttachError> {
         socket: &mut socket,
     };
     let made = pins.clsacts()?;
-    for (ifindex, hook) in clsact.observe()?.into_keys() {
+    for (ifindex, hook) in clsact.observe()?.attached.into_keys() {
         clsact.remove(ifindex, hook)?;
         let trace = program(ifindex, hook, Strategy::Clsact);
         removed.traces.push(trace);

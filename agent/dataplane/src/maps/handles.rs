@@ -49,6 +49,12 @@ impl Handles {
         Ok(info.max_entries())
     }
 
+    /// Whether these are the same maps.
+    pub(super) fn are(&self, others: &Self) -> bool {
+        let ids = |handles: &Self| -> Vec<u32> { handles.0.values().map(|(id, _)| *id).collect() };
+        self.0.len() == others.0.len() && ids(self) == ids(others)
+    }
+
     /// Pins those maps again whose pins are gone, or are others.
     pub(super) fn pin_again(&self, folder: &Path) -> Result<u64, HandlesError> {
         let mut missing = 0;

@@ -361,6 +361,38 @@ fn a_link_that_left_with_its_device_is_not_taken_for_ours() {
 }
 
 #[test]
+fn what_an_interruption_left_on_its_way_is_dropped() {
+    on_node_with_tcx(|| {
+        small_node();
+        let held = pins();
+        let wanted = wanted(&[("veth-a", Role::Pod)]);
+        clean(
+            attachments(&held, Strategy::Tcx)
+                .reconcile(&programs(DROP), &wanted)
+                .unwrap(),
+        );
+        let stream = Stream::start("a", node_address());
+        let link = held
+            .root()
+            .join(format!("links/{}-ingress", index("veth-a")));
+        let new = link.with_file_name(format!("{}-ingress-new", index("veth-a")));
+        drop(held);
+        fs::rename(&link, &new).unwrap();
+        stream.flow(50);
+        assert_eq!(stream.arrived(), 0, "it runs on until somebody looks");
+        let held = pins();
+        assert!(!new.exists());
+        let mut successor = attachments(&held, Strategy::Tcx);
+        let programs = programs(PASS);
+        assert_eq!(successor.verify(&programs, &wanted).unwrap().len(), 2);
+        clean(successor.reconcile(&programs, &wanted).unwrap());
+        stream.flow(100);
+        assert!(stream.arrived() > 0, "the one on its way still denies");
+        assert_eq!(successor.foreign(index("veth-a"), Role::Pod).unwrap(), []);
+    });
+}
+
+#[test]
 fn uninstalling_leaves_nothing() {
     with_both(|strategy| {
         small_node();

@@ -73,6 +73,11 @@ impl Admission {
         self.refused.contains(block)
     }
 
+    /// How many blocks do not fit.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
     /// Whether some block does not fit.
     pub(super) fn refuses_any(&self) -> bool {
         !self.refused.is_empty()

@@ -57,6 +57,12 @@ impl Compiler {
         issues
     }
 
+    /// How many blocks of rules, and how many tables of this node's pods, the limits refuse.
+    #[must_use]
+    pub fn refused(&self) -> [usize; 2] {
+        [self.admission.refused(), self.tables.refused()]
+    }
+
     fn unknown_namespaces(&self, issues: &mut Vec<Issue>) {
         let namespaces = self.groups.namespaces();
         for name in namespaces.filter(|name| self.index.namespace(name).is_none()) {

@@ -75,6 +75,12 @@ impl Tables {
         self.refused.contains(&(group, side))
     }
 
+    /// How many directions of groups are denied because their table does not fit.
+    pub(super) fn refused(&self) -> usize {
+        let enforced = |(_, side): &&Of| side.layer == Layer::Enforced;
+        self.refused.iter().filter(enforced).count()
+    }
+
     /// Gives the groups their tables, after groups or policies changed. `edited` names the policies that are
     /// other than before. Returns the tables whose cells have to be worked out from nothing.
     pub(super) fn identify(

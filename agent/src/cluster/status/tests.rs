@@ -63,6 +63,7 @@ pub(crate) fn troubled() -> ClusterStatus {
         programs: 1,
         entries: 2,
         pins: 0,
+        positions: 0,
     };
     one.plugin = Some(Plugin {
         wanted: true,

@@ -73,8 +73,12 @@ impl Events {
         let due = self.due.iter_mut().filter(|(_, at)| **at <= now);
         for (notice, at) in due.take(BURST) {
             *at = now + AGAIN;
-            let uid = uids.get(&notice.about.name);
-            if uid.is_some() || notice.about.kind != Kind::Policy {
+            let of_policy = notice.about.kind == Kind::Policy;
+            let uid = match of_policy {
+                true => uids.get(&notice.about.name),
+                false => notice.uid.as_ref(),
+            };
+            if uid.is_some() || !of_policy {
                 let event = event(notice, uid, node);
                 tokio::spawn(post(self.client.clone(), notice.about.clone(), event));
             }
@@ -102,6 +106,7 @@ fn event(notice: &Notice, uid: Option<&Arc<str>>, node: &Arc<str>) -> serde_json
         about,
         reason,
         note,
+        ..
     } = notice;
     let version = match about.kind {
         Kind::Policy => "networking.k8s.io/v1",
@@ -161,6 +166,7 @@ mod tests {
     fn agents_give_the_same_problem_one_name_and_others_others() {
         let notice = |note: &str| Notice {
             about: Key::new(Kind::Policy, Name::new("x", "a-policy")),
+            uid: None,
             reason: "PolicyInvalid",
             note: note.to_owned(),
         };
