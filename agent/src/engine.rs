@@ -66,6 +66,8 @@ pub enum Event {
     Batch(Batch),
     /// Devices, addresses or routes of the node moved.
     Links(Changes),
+    /// Programs on hooks have changed, by the agent itself or by others.
+    Hooks,
     /// What was found of the node's devices, by the look of that number.
     Scan(anyhow::Result<Scan>, u64),
     /// The network plugin holds a pod back.
@@ -255,6 +257,8 @@ struct Due {
     /// They were looked at.
     scanned: bool,
     /// All that is attached has to be looked at.
+    hooks: bool,
+    /// The same, and devices as if nothing were known of them.
     verify: bool,
     /// When a failed update is tried again, and after how long.
     retry: Option<(Instant, Duration)>,
@@ -381,6 +385,7 @@ impl Engine {
                 self.due.links |= changes.any();
                 self.due.verify |= changes.filters && self.kernel.strategy() == "clsact";
             }
+            Event::Hooks => self.due.hooks = true,
             Event::Scan(scan, number) => self.take_scan(scan, number),
             Event::Flows(records, _token) => {
                 let (now, present) = (Instant::now(), Timestamp::now());
@@ -582,7 +587,8 @@ fn seconds() -> i64 {
 impl Due {
     /// Whether there is anything to write.
     fn any(&self, now: Instant) -> bool {
-        self.objects || self.scanned || self.verify || self.retry.is_some_and(|(at, _)| at <= now)
+        let looks = self.scanned || self.verify || self.hooks;
+        self.objects || looks || self.retry.is_some_and(|(at, _)| at <= now)
     }
 
     /// After a failure.

@@ -29,7 +29,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use palisade_dataplane::{
     events::Events,
-    link::discover::Discovery,
+    link::{discover::Discovery, hooks::Hooks},
     load::Clock,
     maps::Maps,
     netlink::{Monitor, Socket as Netlink},
@@ -84,6 +84,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long threads wait before they beat again.
 const BEAT: Duration = Duration::from_secs(5);
+/// How often it is looked whether others have changed a hook.
+const HOOKS: Duration = Duration::from_secs(1);
 /// How long the engine may take to end the update under way.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long it may take until the thread is heard of that another's end is due to.
@@ -272,6 +274,7 @@ impl Agent {
         })?;
 
         let (of_scanner, found_by) = (threads.clone(), engine.clone());
+        let of_hooks = engine.clone();
         let (kernel_config, stopped, of_engine) = (config.clone(), stop.clone(), measures.clone());
         threads.spawn("engine", move |pulse| {
             let kernel = Kernel::open(&kernel_config, || {
@@ -295,6 +298,10 @@ impl Agent {
             of_scanner.spawn("scanner", move |pulse| {
                 scanner::follow(&orders, &found_by, &pulse, BEAT)
             })?;
+            if let Some(hooks) = kernel.hooks() {
+                let engine = of_hooks.clone();
+                of_scanner.spawn("hooks", move |pulse| watch_hooks(hooks, &engine, &pulse))?;
+            }
             let records = records(&kernel_config)
                 .context("while reading what the network plugin knows of pods")?;
             let outlets = Outlets {
@@ -501,6 +508,21 @@ fn watch_links(mut monitor: Monitor, engine: &engine::Sender, pulse: &Pulse) -> 
         if changes.any() && !engine.send(Event::Links(changes)) {
             return Ok(());
         }
+    }
+}
+
+/// In a thread of its own: the kernel's lock over all devices, which each question takes, may be held for seconds.
+fn watch_hooks(mut hooks: Hooks, engine: &engine::Sender, pulse: &Pulse) -> anyhow::Result<()> {
+    loop {
+        pulse.beat();
+        let changed = hooks.have_changed().unwrap_or_else(|error| {
+            tracing::debug!(%error, "it cannot be seen whether others change hooks");
+            false
+        });
+        if changed && !engine.send(Event::Hooks) {
+            return Ok(());
+        }
+        std::thread::sleep(HOOKS);
     }
 }
 

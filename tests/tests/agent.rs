@@ -549,7 +549,6 @@ fn a_program_taken_off_is_put_back() -> Result<()> {
             .output()?;
         ensure!(done.status.success(), "{done:?}");
     }
-    site.expect("client", "server", true)?;
     agent
         .process()
         .wait_for_log("not where it was put", READY + READY)?;

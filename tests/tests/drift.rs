@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -130,6 +131,40 @@ fn filters_that_are_taken_off_are_put_back_at_once() -> Result<()> {
         let (sent, before) = loss.between(loss.sent[0], removed);
         ensure!(sent > 0 && before == 0, "{before} leaked before");
     }
+    Ok(())
+}
+
+/// How soon a link is back that is detached: it is looked for every second, on a machine that may be busy.
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn links_that_are_detached_are_put_back_soon() -> Result<()> {
+    let Some((trial, agent)) = with_links(&[])? else {
+        return Ok(());
+    };
+    let (from, to) = (trial.endpoint("other"), trial.endpoint("server"));
+    let link = format!("links/{}-egress", trial.lab.pod("x/server").index);
+    let link = trial.lab.bpffs().join(NODE).join(link);
+    let denied = Stream::start(from, to, 4, 9004, 1000, Ports::Fresh)?;
+    thread::sleep(ANSWER);
+    let removed = Instant::now();
+    let mut bpftool = Command::new("bpftool");
+    let done = bpftool
+        .args(["link", "detach", "pinned"])
+        .arg(link)
+        .output()?;
+    ensure!(done.status.success(), "{done:?}");
+    until(&agent, "a link", |status| status.drift.programs > 0)?;
+    thread::sleep(ANSWER);
+    let loss = denied.stop()?;
+    let last = loss.last_leak().context("nothing leaked")?;
+    let last = last.saturating_duration_since(removed);
+    println!(
+        "{} of {} leaked, for {last:?}",
+        loss.leaked(),
+        loss.sent.len()
+    );
+    ensure!(last < SOON, "{last:?}");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod clsact;
 pub mod device;
 pub mod discover;
 mod files;
+pub mod hooks;
 mod moves;
 pub mod others;
 mod plan;

@@ -198,8 +198,7 @@ impl Pins {
 
     /// Every pinned link, by the device and hook it was made for.
     pub(crate) fn links(&self) -> Result<Vec<(u32, Hook)>, PinsError> {
-        let links = names(&self.links_folder())?;
-        Ok(links.iter().filter_map(|name| parse_link(name)).collect())
+        links(&self.root)
     }
 
     /// Makes the folder of links if need be.
@@ -310,6 +309,12 @@ const CLSACT: &str = "clsact";
 /// Where the link on a hook is pinned, if it is.
 pub(crate) fn link(root: &Path, ifindex: u32, hook: Hook) -> PathBuf {
     root.join(LINKS).join(format!("{ifindex}-{hook}"))
+}
+
+/// The links pinned in a folder of pins.
+pub(crate) fn links(root: &Path) -> Result<Vec<(u32, Hook)>, PinsError> {
+    let links = names(&root.join(LINKS))?;
+    Ok(links.iter().filter_map(|name| parse_link(name)).collect())
 }
 
 fn parse_link(name: &str) -> Option<(u32, Hook)> {

@@ -30,10 +30,11 @@ impl Engine {
         let change = self.compiler.take_change();
         tracing::debug!(took = ?now.elapsed(), "compiled");
         let mut failures = Vec::new();
-        if due.verify {
+        // Before the first update nothing is wanted yet, and what a predecessor left is no drift.
+        if self.settled && (due.verify || due.hooks) {
             match self.kernel.verify() {
                 Ok(drift) => {
-                    self.due.verify = drift.more;
+                    self.due.hooks = drift.more;
                     self.note(drift);
                 }
                 Err(error) => failures.push(format!("{error:#}")),

@@ -136,6 +136,17 @@ pub(crate) fn query(ifindex: u32, hook: Hook) -> io::Result<Vec<Attached>> {
         .collect())
 }
 
+/// A number that grows with every change of a device's TCX hook.
+pub(crate) fn revision(ifindex: u32, hook: Hook) -> io::Result<u64> {
+    let mut attributes = Query {
+        ifindex,
+        attach_type: attach_type(hook),
+        ..Query::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    Ok(attributes.revision)
+}
+
 /// The call. Pointers inside `attributes` must lead to memory of the size the command expects; every caller
 /// is in this file.
 fn bpf<T: IntoBytes + FromBytes + Immutable>(

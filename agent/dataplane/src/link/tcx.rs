@@ -190,14 +190,25 @@ pub(super) fn links(ifindex: u32, hook: Hook) -> Result<Vec<u32>, AttachError> {
     Ok(attached.into_iter().map(|program| program.link).collect())
 }
 
+/// A number that is another after every change of a hook; 0 where there is no such device, or no TCX.
+pub(super) fn revision(ifindex: u32, hook: Hook) -> Result<u64, AttachError> {
+    match bpf::revision(ifindex, hook) {
+        Err(error) if is_nowhere(&error) => Ok(0),
+        revision => revision.map_err(failure("list programs", ifindex)),
+    }
+}
+
 /// What is on a hook; nothing where there is no TCX, or no such device any more.
 fn attached(ifindex: u32, hook: Hook) -> Result<Vec<bpf::Attached>, AttachError> {
     match bpf::query(ifindex, hook) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => {
-            Ok(Vec::new())
-        }
+        Err(error) if is_nowhere(&error) => Ok(Vec::new()),
         attached => attached.map_err(failure("list programs", ifindex)),
     }
+}
+
+/// How the kernel says that there is no such device, or no TCX.
+fn is_nowhere(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV))
 }
 
 /// What is pinned there.

@@ -14,6 +14,7 @@ use palisade_dataplane::{
     bpffs,
     link::{
         attach::{AttachError, Attachments, Hook, Report, Strategy},
+        hooks::Hooks,
         program::{LoadedProgram, Programs, Role},
         uninstall::{self, Trace},
     },
@@ -393,6 +394,38 @@ fn what_an_interruption_left_on_its_way_is_dropped() {
 }
 
 #[test]
+fn every_change_of_a_hook_or_a_pin_is_noticed_once() {
+    on_node_with_tcx(|| {
+        small_node();
+        let pins = pins();
+        let wanted = wanted(&[("veth-a", Role::Pod), ("up0", Role::Exit)]);
+        let mut attachments = attachments(&pins, Strategy::Tcx);
+        clean(attachments.reconcile(&programs(PASS), &wanted).unwrap());
+        let mut hooks = Hooks::new(pins.root());
+        let mut noticed = |what: &str| {
+            assert!(hooks.have_changed().unwrap(), "{what}");
+            assert!(!hooks.have_changed().unwrap(), "{what}: nothing more");
+        };
+        noticed("all is new");
+        clean(attachments.reconcile(&programs(PASS), &wanted).unwrap());
+        noticed("programs are replaced");
+        let link = |hook| {
+            pins.root()
+                .join(format!("links/{}-{hook}", index("veth-a")))
+        };
+        run(&format!(
+            "bpftool link detach pinned {}",
+            link("ingress").display()
+        ));
+        noticed("a link is detached");
+        fs::remove_file(link("egress")).unwrap();
+        noticed("a pin is removed");
+        run("ip link del up0");
+        noticed("a device is gone");
+    });
+}
+
+#[test]
 fn uninstalling_leaves_nothing() {
     with_both(|strategy| {
         small_node();
@@ -704,6 +737,13 @@ fn many_pods_are_taken_over_without_waiting_for_each() {
         let mut successor = self::attachments(&pins, strategy);
         let (put, taken_over) = timed("successor", &mut successor, &self::programs(PASS));
         assert_eq!(put, both);
+        let mut hooks = Hooks::new(pins.root());
+        let start = Instant::now();
+        hooks.have_changed().unwrap();
+        println!(
+            "{strategy:?} changes of {both} hooks: {:?}",
+            start.elapsed()
+        );
         assert!(
             strategy == Strategy::Clsact || taken_over < first / 4,
             "a replacement waits as long as an attachment"
