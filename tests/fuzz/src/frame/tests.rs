@@ -67,3 +67,18 @@ fn a_reply_passes_as_long_as_policy_allows_the_question() {
     let allowed = link(&tcp(net.pod, net.outside, (CLIENT, PORT), Tcp::SYN));
     assert_eq!(pass(&Step::FromPod(Sent::whole(&allowed), None)), Pass);
 }
+
+#[test]
+fn an_error_that_a_pod_sends_itself_passes_as_everything_else_it_sends_itself() {
+    let mut world = World::new();
+    for net in Net::BOTH {
+        let own = Ip::new(net.pod, net.pod);
+        let quoted = tcp(net.pod, net.pod, (CLIENT, 81), Tcp::SYN);
+        for packet in [own.udp(CLIENT, 81, b"own"), own.port_unreachable(&quoted)] {
+            let frame = link(&packet);
+            assert_eq!(world.from_pod(&mut Sent::whole(&frame).buffer()), Pass);
+        }
+        let other = link(&Ip::new(net.pod, net.outside).port_unreachable(&quoted));
+        assert_eq!(world.from_pod(&mut Sent::whole(&other).buffer()), Drop);
+    }
+}
