@@ -139,13 +139,13 @@ impl Story {
                 );
             }
             Step::ToPod(sent) => {
-                let verdict = world.to_pod(&mut sent.buffer());
+                let verdict = world.arrive(&mut sent.buffer());
                 let reading = self.read(Program::ToPod, sent);
                 self.judge(Program::ToPod, sent, &reading, (verdict, false));
             }
             Step::FromPod(sent, leaves) => {
                 let mut buffer = sent.buffer();
-                let verdict = world.from_pod(&mut buffer);
+                let verdict = world.send(&mut buffer);
                 let reading = self.read(Program::FromPod, sent);
                 let replies = self.continues(Program::FromPod, &reading);
                 self.judge(Program::FromPod, sent, &reading, (verdict, false));
@@ -154,7 +154,7 @@ impl Story {
                 };
                 let there = self.read(Program::ToWire, onward);
                 if translates(&reading, &there) {
-                    let verdict = world.to_wire(&mut buffer, &mut onward.buffer());
+                    let verdict = world.leave(&mut buffer, &mut onward.buffer());
                     self.judge(Program::ToWire, onward, &there, (verdict, replies));
                 }
             }
