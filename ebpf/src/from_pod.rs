@@ -212,7 +212,8 @@ fn error(skb: Skb, config: &Config, number: u16, slot: &Slot, packet: &Packet) -
     }
     let peer = verdict::peer(packet.family, &packet.destination);
     let translated = peer.flags & Peer::TRANSLATED != 0;
-    if !translated && !verdict::allows(slot.egress, peer.class, packet.protocol, 0) {
+    let own = peer.slot == number;
+    if !translated && !own && !verdict::allows(slot.egress, peer.class, packet.protocol, 0) {
         return events::deny(skb, config, (number, WAY, Reason::Policy), packet);
     }
     // Undecided: the exit judges it, and audits it.

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: libFuzzer on the targets of `tests/fuzz`, with the pinned toolchain.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ebpf()?;
     let folder = workspace::target_folder()?.join("fuzz");
     let triple = toolchain::rustc_says("rustc".as_ref(), "host")?;
-    build(&folder, &triple)?;
+    build(&targets, &folder, &triple)?;
     let programs = folder.join(triple).join("release");
     for name in chosen {
         fuzz(name, &programs, &folder, options.minutes * 60)?;
@@ -77,10 +77,14 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// In a folder of its own, for nothing else is built like that; only of build scripts it is not asked.
-fn build(folder: &Path, triple: &str) -> Result<()> {
-    let mut build = command("cargo build --release --bins --package");
+/// In a folder of its own, for nothing else is built like that.
+fn build(targets: &[String], folder: &Path, triple: &str) -> Result<()> {
+    let mut build = command("cargo build --release --package");
+    // Named, for build scripts are not to be built like that.
     build.args([PACKAGE, "--features", FEATURE, "--target", triple]);
+    for target in targets {
+        build.args(["--bin", target]);
+    }
     // Nobody waits for packets here, but for the compiler.
     build.args([
         "--config",
@@ -109,7 +113,7 @@ fn fuzz(name: &str, programs: &Path, folder: &Path, seconds: u64) -> Result<()> 
         fs::create_dir_all(part).with_context(|| format!("make {}", part.display()))?;
     }
     let program = |name: &str| command(&programs.join(name).display().to_string());
-    shell::run(program("corpus").args(["unpack", name]).arg(&all))?;
+    shell::run(corpus("unpack", name).arg(&all))?;
     let mut fuzz = program(name);
     fuzz.arg(&all)
         .arg(format!("-artifact_prefix={}/", found.display()))
@@ -121,5 +125,12 @@ fn fuzz(name: &str, programs: &Path, folder: &Path, seconds: u64) -> Result<()> 
     let mut merge = program(name);
     merge.arg("-merge=1").arg(&small).arg(&all);
     shell::run(&mut merge)?;
-    shell::run(program("corpus").args(["pack", name]).arg(&small))
+    shell::run(corpus("pack", name).arg(&small))
+}
+
+/// Between the committed corpus of a target and a folder.
+fn corpus(what: &str, target: &str) -> Command {
+    let mut corpus = command("cargo run --quiet --package");
+    corpus.args([PACKAGE, "--bin", "corpus", "--", what, target]);
+    corpus
 }

@@ -8,11 +8,20 @@ use std::{
 
 use crate::{Target, frame, manifests, objects};
 
+/// The most bytes that a corpus has: it is replayed by every run of the tests. The shortest inputs stay.
+const MOST: usize = 60_000;
+
 /// Where the corpus of a target is.
 #[must_use]
 pub fn place(target: Target) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     folder.join(target.name()).with_extension("hex")
+}
+
+/// Where the inputs are that once broke something, if any did. They are kept by hand, whatever they cover.
+#[must_use]
+pub fn finds(target: Target) -> PathBuf {
+    place(target).with_extension("found.hex")
 }
 
 /// Reads one.
@@ -85,6 +94,13 @@ pub fn pack(target: Target, folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         inputs.push(fs::read(entry?.path())?);
     }
+    inputs.sort_by_key(Vec::len);
+    let mut room = MOST;
+    inputs.retain(|input| {
+        let fits = input.len() <= room;
+        room = room.saturating_sub(input.len());
+        fits
+    });
     fs::write(place(target), text(inputs))
 }
 

@@ -3,7 +3,7 @@
 //! A second [`Reader`] says what each frame is. To a pod that policy isolates nothing passes but what policy allows and
 //! what continues a flow that policy allows; to one that is not, everything passes but what is spoofed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use palisade_common::{
     value::ALLOW_ALL,
@@ -80,11 +80,34 @@ impl Free {
 /// What has happened.
 struct Story {
     free: Free,
-    /// Policy has changed since the first frame.
+    /// Policy has changed since the first frame, or time has passed, after which first fragments are forgotten.
     changed: bool,
     readers: [Reader; 3],
     /// How flows were opened: by which way, and whether policy allows that where it isolates.
-    flows: HashMap<Ends, Vec<(Program, bool)>>,
+    flows: HashMap<Flow, Vec<(Program, bool)>>,
+}
+
+/// A flow as the pod has it: a pod is one, whatever its address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Flow {
+    remote: (IpAddr, u32),
+    port: u32,
+    protocol: u8,
+}
+
+impl Flow {
+    fn of(at: Program, ends: Ends) -> Self {
+        let ends = if at == Program::ToPod {
+            ends
+        } else {
+            ends.reversed()
+        };
+        Self {
+            remote: ends.source,
+            port: ends.destination.1,
+            protocol: ends.protocol,
+        }
+    }
 }
 
 impl Default for Story {
@@ -102,7 +125,10 @@ impl Default for Story {
 impl Story {
     fn take(&mut self, world: &mut World, step: &Step<'_>) {
         match step {
-            Step::Wait(seconds) => world.wait(*seconds),
+            Step::Wait(seconds) => {
+                self.changed = true;
+                world.wait(*seconds);
+            }
             Step::Policy(free) => {
                 self.changed |= self.free != *free && !self.flows.is_empty();
                 self.free = *free;
@@ -113,71 +139,105 @@ impl Story {
                 );
             }
             Step::ToPod(sent) => {
-                let mut buffer = sent.buffer();
-                let verdict = world.to_pod(&mut buffer);
-                self.judge(Program::ToPod, sent, verdict);
+                let verdict = world.arrive(&mut sent.buffer());
+                let reading = self.read(Program::ToPod, sent);
+                self.judge(Program::ToPod, sent, &reading, (verdict, false));
             }
             Step::FromPod(sent, leaves) => {
                 let mut buffer = sent.buffer();
-                let verdict = world.from_pod(&mut buffer);
-                self.judge(Program::FromPod, sent, verdict);
-                if let (Pass, Some(translated)) = (verdict, leaves) {
-                    let mut onward = translated.buffer();
-                    let verdict = world.to_wire(&mut buffer, &mut onward);
-                    self.judge(Program::ToWire, translated, verdict);
+                let verdict = world.send(&mut buffer);
+                let reading = self.read(Program::FromPod, sent);
+                let replies = self.continues(Program::FromPod, &reading);
+                self.judge(Program::FromPod, sent, &reading, (verdict, false));
+                let Some(onward) = leaves.as_ref().filter(|_| verdict == Pass) else {
+                    return;
+                };
+                let there = self.read(Program::ToWire, onward);
+                if translates(&reading, &there) {
+                    let verdict = world.leave(&mut buffer, &mut onward.buffer());
+                    self.judge(Program::ToWire, onward, &there, (verdict, replies));
                 }
             }
         }
     }
 
-    fn judge(&mut self, at: Program, sent: &Sent<'_>, verdict: Verdict) {
-        let reader = match at {
-            Program::ToPod => &mut self.readers[1],
-            Program::ToWire => &mut self.readers[2],
-            _ => &mut self.readers[0],
-        };
-        let reading = if sent.tagged {
-            Reading {
+    fn read(&mut self, at: Program, sent: &Sent<'_>) -> Reading {
+        if sent.tagged {
+            return Reading {
                 read: Read::Unreadable,
                 ends: None,
                 quoted: None,
-            }
-        } else {
-            reader.read(sent.frame)
-        };
-        let told = format!("{at:?} {reading:?} {:02x?}", sent.frame);
+            };
+        }
+        let [from_pod, to_pod, to_wire] = &mut self.readers;
+        match at {
+            Program::ToPod => to_pod,
+            Program::ToWire => to_wire,
+            _ => from_pod,
+        }
+        .read(sent.frame)
+    }
+
+    /// `replies`: it belonged to a flow before it was translated back.
+    fn judge(
+        &mut self,
+        at: Program,
+        sent: &Sent<'_>,
+        reading: &Reading,
+        (verdict, replies): (Verdict, bool),
+    ) {
+        let told = || format!("{at:?} {reading:?} {:02x?}", sent.frame);
         if self.free.of(at) {
             let expected = if reading.read == Read::Spoofed {
                 Drop
             } else {
                 Pass
             };
-            assert_eq!(verdict, expected, "not isolated: {told}");
+            assert_eq!(verdict, expected, "not isolated: {}", told());
         } else if verdict == Pass {
-            let may = reading.read == Read::Allowed || self.continues(&reading);
-            assert!(may, "isolated: {told}");
+            let may = reading.read == Read::Allowed || replies || self.continues(at, reading);
+            assert!(may, "isolated: {}", told());
         } else {
             // A connection whose permission was withdrawn is cut by what would open another, too.
             let must = reading.read == Read::Allowed && sent.is_within_reach() && !self.changed;
-            assert!(!must, "allowed: {told}");
+            assert!(!must, "allowed: {}", told());
         }
         if let (Pass, Some(ends)) = (verdict, reading.ends) {
             // What is decided where it leaves opens nothing before.
             if at != Program::FromPod || !may_be_translated(ends.destination.0) {
                 let opened = (at, reading.read == Read::Allowed);
-                self.flows.entry(ends).or_default().push(opened);
+                let openings = self.flows.entry(Flow::of(at, ends)).or_default();
+                if !openings.contains(&opened) {
+                    openings.push(opened);
+                }
             }
         }
     }
 
-    /// Whether a frame belongs to a flow that policy allows, either way, or is an error about one.
-    fn continues(&self, reading: &Reading) -> bool {
-        let ends = [reading.ends, reading.quoted];
-        let ways = ends.into_iter().flatten();
-        ways.flat_map(|ends| [ends, ends.reversed()])
-            .filter_map(|ends| self.flows.get(&ends))
-            .flatten()
-            .any(|&(at, allowed)| allowed || self.free.of(at))
+    /// Whether a frame belongs to a flow that policy allows, or is an error about one.
+    fn continues(&self, at: Program, reading: &Reading) -> bool {
+        // What an error quotes went the other way.
+        let quoted = reading.quoted.map(Ends::reversed);
+        let ends = [reading.ends, quoted].into_iter().flatten();
+        let mut flows = ends.map(|ends| Flow::of(at, ends));
+        flows.any(|flow| {
+            let own = [Net::V4.pod, Net::V6.pod].contains(&flow.remote.0);
+            let openings = self.flows.get(&flow).into_iter().flatten();
+            // What the pod has with itself nothing ends, though who claims its address be another: its own kernel drops that.
+            let holds =
+                |&(opened_at, allowed): &(Program, bool)| allowed || own || self.free.of(opened_at);
+            openings.into_iter().any(holds)
+        })
+    }
+}
+
+/// Whether others may have made one of the other: a translation changes where a packet goes.
+fn translates(sent: &Reading, onward: &Reading) -> bool {
+    match (sent.ends, onward.ends) {
+        (Some(sent), Some(onward)) => {
+            (sent.source, sent.protocol) == (onward.source, onward.protocol)
+        }
+        _ => sent == onward,
     }
 }
 

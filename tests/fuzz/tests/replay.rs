@@ -8,7 +8,7 @@ use palisade_fuzz::{
 /// Every input, as it is and with the end cut off.
 fn replay(target: Target) {
     let path = corpus::place(target);
-    let inputs = corpus::read(&path);
+    let mut inputs = corpus::read(&path);
     assert!(
         inputs.len() > 40,
         "{} has {} inputs",
@@ -17,6 +17,10 @@ fn replay(target: Target) {
     );
     let size: usize = inputs.iter().map(Vec::len).sum();
     println!("{}: {} inputs of {size} bytes", target.name(), inputs.len());
+    let finds = corpus::finds(target);
+    if finds.exists() {
+        inputs.extend(corpus::read(&finds));
+    }
     for input in &inputs {
         target.run(input);
         target.run(&input[..input.len() / 2]);

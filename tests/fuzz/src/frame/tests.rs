@@ -50,8 +50,8 @@ fn a_reply_passes_as_long_as_policy_allows_the_question() {
     };
     let mut world = World::new();
     let mut pass = |step: &Step<'_>| match step {
-        Step::ToPod(sent) => world.to_pod(&mut sent.buffer()),
-        Step::FromPod(sent, _) => world.from_pod(&mut sent.buffer()),
+        Step::ToPod(sent) => world.arrive(&mut sent.buffer()),
+        Step::FromPod(sent, _) => world.send(&mut sent.buffer()),
         _ => {
             Story::default().take(&mut world, step);
             Pass
@@ -66,4 +66,19 @@ fn a_reply_passes_as_long_as_policy_allows_the_question() {
     assert_eq!(pass(&Step::ToPod(Sent::whole(&answer))), Drop);
     let allowed = link(&tcp(net.pod, net.outside, (CLIENT, PORT), Tcp::SYN));
     assert_eq!(pass(&Step::FromPod(Sent::whole(&allowed), None)), Pass);
+}
+
+#[test]
+fn an_error_that_a_pod_sends_itself_passes_as_everything_else_it_sends_itself() {
+    let mut world = World::new();
+    for net in Net::BOTH {
+        let own = Ip::new(net.pod, net.pod);
+        let quoted = tcp(net.pod, net.pod, (CLIENT, 81), Tcp::SYN);
+        for packet in [own.udp(CLIENT, 81, b"own"), own.port_unreachable(&quoted)] {
+            let frame = link(&packet);
+            assert_eq!(world.send(&mut Sent::whole(&frame).buffer()), Pass);
+        }
+        let other = link(&Ip::new(net.pod, net.outside).port_unreachable(&quoted));
+        assert_eq!(world.send(&mut Sent::whole(&other).buffer()), Drop);
+    }
 }

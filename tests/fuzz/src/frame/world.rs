@@ -76,20 +76,20 @@ impl World {
         perform(&Op::Config(config));
     }
 
-    pub(super) fn to_pod(&mut self, packet: &mut Buffer<'_>) -> Verdict {
+    pub(super) fn arrive(&mut self, packet: &mut Buffer<'_>) -> Verdict {
         packet.context().ifindex = POD_DEVICE;
         packet.context().ingress_ifindex = UPLINK;
         to_pod(packet)
     }
 
-    pub(super) fn from_pod(&mut self, packet: &mut Buffer<'_>) -> Verdict {
+    pub(super) fn send(&mut self, packet: &mut Buffer<'_>) -> Verdict {
         packet.context().ifindex = POD_DEVICE;
         packet.context().ingress_ifindex = POD_DEVICE;
         from_pod(packet)
     }
 
     /// What `sent` has become after it came by `from_pod`.
-    pub(super) fn to_wire(&mut self, sent: &mut Buffer<'_>, packet: &mut Buffer<'_>) -> Verdict {
+    pub(super) fn leave(&mut self, sent: &mut Buffer<'_>, packet: &mut Buffer<'_>) -> Verdict {
         let (mark, hash) = (sent.context().tc_index, sent.context().hash);
         let context = packet.context();
         context.ifindex = UPLINK;
