@@ -158,10 +158,10 @@ pub(crate) fn allowed_by((ingress, egress): (u32, u32), key: &FlowKey, flow: &Fl
         return true;
     }
     let peer = verdict::peer(key.family, &flow.peer);
-    if peer.slot == key.slot {
-        return true;
-    }
-    flow.flags & Flow::EGRESS != 0 && verdict::allows(egress, peer.class, key.protocol, flow.port)
+    // A pod always reaches itself; whoever else comes from its address is not the pod.
+    let own = peer.slot == key.slot;
+    flow.flags & Flow::EGRESS != 0
+        && (own || verdict::allows(egress, peer.class, key.protocol, flow.port))
         || flow.flags & Flow::INGRESS != 0
             && verdict::allows(ingress, peer.class, key.protocol, key.local_port)
 }

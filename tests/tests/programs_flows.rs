@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use palisade_common::{
     mark::State,
     protocol,
-    value::{Cell, Config, Flow},
+    value::{ALLOW_ALL, Cell, Config, Flow},
     verdict::{
         Direction, Reason,
         Verdict::{Drop, Pass},
@@ -308,6 +308,27 @@ fn only_the_direction_that_opened_a_connection_is_judged_again() {
             assert_eq!(send(&scene, turn, &turns(net, true)), Pass);
         }
         scene.cell(Scene::EGRESS, Scene::PEER, Scene::CELL);
+    }
+}
+
+#[test]
+fn who_comes_from_the_pods_own_address_is_judged_again_as_anybody() {
+    if skip_without_root() {
+        return;
+    }
+    let mut scene = Scene::new();
+    for net in Net::BOTH {
+        scene.tables(POD, ALLOW_ALL, Scene::EGRESS);
+        let forged = |flags| tcp(net.pod, net.pod, (CLIENT, 9), flags);
+        assert_eq!(scene.to_pod(&forged(SYN)), Pass);
+        scene.tables(POD, Scene::INGRESS, Scene::EGRESS);
+        scene.revise();
+        assert_eq!(scene.to_pod(&forged(ACK)), Drop);
+        // The pod itself goes on reaching itself.
+        let own = |flags| tcp(net.pod, net.pod, (CLIENT, 10), flags);
+        assert_eq!(scene.from_pod(&own(SYN)), Pass);
+        scene.revise();
+        assert_eq!(scene.from_pod(&own(ACK)), Pass);
     }
 }
 

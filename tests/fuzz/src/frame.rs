@@ -223,9 +223,10 @@ impl Story {
         flows.any(|flow| {
             let own = [Net::V4.pod, Net::V6.pod].contains(&flow.remote.0);
             let openings = self.flows.get(&flow).into_iter().flatten();
-            // What the pod has with itself nothing ends, though who claims its address be another: its own kernel drops that.
-            let holds =
-                |&(opened_at, allowed): &(Program, bool)| allowed || own || self.free.of(opened_at);
+            // What the pod has with itself nothing ends.
+            let holds = |&(at, allowed): &(Program, bool)| {
+                allowed || own && at != Program::ToPod || self.free.of(at)
+            };
             openings.into_iter().any(holds)
         })
     }
