@@ -24,7 +24,7 @@ mod origin;
 mod packet;
 mod parse;
 #[cfg(target_arch = "bpf")]
-pub mod programs;
+mod programs;
 mod quoted;
 mod skb;
 mod sockets;

@@ -20,31 +20,31 @@ fn action(verdict: Verdict) -> i32 {
 
 /// TC ingress of a local pod's host-side interface.
 #[classifier]
-pub fn from_pod(context: TcContext) -> i32 {
+pub(crate) fn from_pod(context: TcContext) -> i32 {
     action(from_pod::judge(Skb::new(context.skb.skb)))
 }
 
 /// TC egress of a local pod's host-side interface.
 #[classifier]
-pub fn to_pod(context: TcContext) -> i32 {
+pub(crate) fn to_pod(context: TcContext) -> i32 {
     action(to_pod::judge(Skb::new(context.skb.skb)))
 }
 
 /// TC egress of every other device by which pods' packets leave the node.
 #[classifier]
-pub fn to_wire(context: TcContext) -> i32 {
+pub(crate) fn to_wire(context: TcContext) -> i32 {
     action(to_wire::judge(Skb::new(context.skb.skb)))
 }
 
 /// Never attached: a test run returns the low 32 bits of the jiffies, by which the agent finds their rate and dates flows.
 #[classifier]
-pub fn clock(_context: TcContext) -> i32 {
+pub(crate) fn clock(_context: TcContext) -> i32 {
     crate::skb::jiffies().cast_signed()
 }
 
 /// Never attached: what calling a program costs, beside which the benchmark sets the others.
 #[classifier]
-pub fn empty(_context: TcContext) -> i32 {
+pub(crate) fn empty(_context: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
