@@ -13,14 +13,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use palisade_common::event::Event as Record;
-use palisade_dataplane::{link::discover::Scan, netlink::Changes};
 use palisade_policy::{compile::Compiler, evaluate::enforces, table::Direction};
 use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
 use self::{
     attached::Attached,
-    holds::{Arrival, Holds, Reply},
+    due::Due,
+    holds::Holds,
     inventory::Inventory,
     kernel::{Drift, Kernel},
     modes::Modes,
@@ -28,16 +27,21 @@ use self::{
     scanner::Scanner,
     update::LeftOut,
 };
+pub use self::{
+    event::{Event, Page, Sender, queue},
+    summary::{Audited, Summary},
+};
 use crate::{
-    api::proto::{self, Answer, Condition, Failure, Flow, MapStatus, Plugin, PodStatus, Status},
+    api::proto::{self, Answer, Failure, Plugin},
     cni::record::Record as Sandbox,
     explain::{Nodes, Query, why},
-    policies::Facts,
     source::{Batch, Change, Issue, Kind, Notice, Object, Question},
     telemetry::{flow_log::Sink, health::Pulse, metrics::Measures},
 };
 
 mod attached;
+mod due;
+mod event;
 mod flows;
 pub mod holds;
 pub mod inventory;
@@ -48,120 +52,8 @@ mod notices;
 mod pods;
 pub mod scanner;
 mod status;
+mod summary;
 mod update;
-
-/// Some flows.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// Oldest first.
-    pub flows: Vec<Flow>,
-    /// The number of the newest that there was.
-    pub newest: u64,
-}
-
-/// Everything that can happen.
-#[derive(Debug)]
-pub enum Event {
-    /// The source tells what moved.
-    Batch(Batch),
-    /// Devices, addresses or routes of the node moved.
-    Links(Changes),
-    /// Programs on hooks have changed, by the agent itself or by others.
-    Hooks,
-    /// What was found of the node's devices, by the look of that number.
-    Scan(anyhow::Result<Scan>, u64),
-    /// The network plugin holds a pod back.
-    Attach(Box<Arrival>, Reply),
-    /// The network plugin tells that a sandbox goes.
-    Detach(String),
-    /// The network plugin asks whether a sandbox's pod is enforced.
-    Check(String, Reply),
-    /// Whether the network plugin is installed has changed.
-    Plugin(Plugin),
-    /// What became of packets. The token lives as long as they wait, so that whoever reads them sees how many do.
-    Flows(Vec<Record>, Arc<()>),
-    /// Somebody asks for the whole state.
-    Status(oneshot::Sender<Status>),
-    /// Somebody asks for the pods of this node.
-    Pods(oneshot::Sender<Vec<PodStatus>>),
-    /// Somebody asks what policies come to.
-    Policies(oneshot::Sender<Facts>),
-    /// Somebody asks who may reach whom.
-    Explain(Query, oneshot::Sender<Result<Answer, Failure>>),
-    /// The same, and what the maps say.
-    Look(Query, oneshot::Sender<Result<Answer, Failure>>),
-    /// Somebody asks for the last flows, so many at most.
-    Page {
-        /// How many at most.
-        last: usize,
-        /// Only those whose number is higher.
-        after: u64,
-        /// Whether allowed flows are to be told of, too, for a while from now on.
-        allowed: bool,
-        /// Who asks.
-        reply: oneshot::Sender<Page>,
-    },
-    /// Somebody asks who spoke with whom.
-    Inventory(oneshot::Sender<proto::Inventory>),
-    /// Somebody puts all pods of the node in audit for so long, or with zero ends that. Told is until when they are.
-    Pause(Duration, oneshot::Sender<Result<Option<String>, Failure>>),
-    /// The agent ends. What is in force stays.
-    Stop,
-}
-
-/// Where events are handed in.
-#[derive(Clone, Debug)]
-pub struct Sender(mpsc::Sender<Event>);
-
-impl Sender {
-    /// Hands one in; `false` once the engine has ended.
-    pub fn send(&self, event: Event) -> bool {
-        self.0.send(event).is_ok()
-    }
-}
-
-/// The queue of events.
-#[must_use]
-pub fn queue() -> (Sender, mpsc::Receiver<Event>) {
-    let (sender, receiver) = mpsc::channel();
-    (Sender(sender), receiver)
-}
-
-/// What everybody may know at any time, published when it changes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Summary {
-    /// The agent's conditions.
-    pub conditions: Vec<Condition>,
-    /// Pods of this node that are enforced.
-    pub enforced: usize,
-    /// Those that are not.
-    pub unenforced: usize,
-    /// Problems with objects and files.
-    pub issues: usize,
-    /// How full the maps are.
-    pub maps: Vec<MapStatus>,
-    /// Addresses, blocks, and tables of pods for which there was no room.
-    pub left_out: [usize; 3],
-    /// Programs of others that run before ours: at XDP, at ingress and at egress.
-    pub before: [usize; 3],
-    /// The highest slot in use.
-    pub slots: u16,
-    /// Whether the network plugin is installed, where it is to be.
-    pub plugin: Option<bool>,
-    /// What denies nothing.
-    pub audit: Audited,
-}
-
-/// What is in audit as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Audited {
-    /// All pods of the node, as the agent was started.
-    pub mode: bool,
-    /// All pods of the node, until a pause ends.
-    pub pause: bool,
-    /// So many namespaces.
-    pub namespaces: usize,
-}
 
 /// Events of one turn: enough that a burst is one update, and not so many that nothing is ever done.
 const TURN: usize = 1024;
@@ -171,9 +63,6 @@ const TICK: Duration = Duration::from_secs(1);
 const RESYNC: Duration = Duration::from_secs(15);
 /// For how long allowed flows are told of after somebody has asked for them: whoever follows asks again.
 const LISTENED: Duration = Duration::from_secs(10);
-/// How soon a failed update is tried again, and at last how often.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
-
 /// To whom the engine speaks.
 pub struct Outlets {
     /// Whoever wants to know how it is.
@@ -245,23 +134,6 @@ pub struct Engine {
     notices: watch::Sender<Vec<Notice>>,
     measures: Measures,
     pulse: Pulse,
-}
-
-/// What is to be done.
-#[derive(Debug, Default)]
-struct Due {
-    /// Objects changed.
-    objects: bool,
-    /// Devices may have changed.
-    links: bool,
-    /// They were looked at.
-    scanned: bool,
-    /// All that is attached has to be looked at.
-    hooks: bool,
-    /// The same, and devices as if nothing were known of them.
-    verify: bool,
-    /// When a failed update is tried again, and after how long.
-    retry: Option<(Instant, Duration)>,
 }
 
 impl Engine {
@@ -507,24 +379,6 @@ impl Engine {
         self.listened = until;
     }
 
-    /// Enforces what was in audit until now.
-    fn end_modes(&mut self) {
-        let now = seconds();
-        for namespace in self.modes.ended(now) {
-            tracing::info!(namespace = &*namespace.name, "its audit has ended");
-            self.compiler
-                .apply(palisade_policy::model::Object::Namespace(namespace));
-            self.due.objects = true;
-        }
-        let before = self.compiler.index().mode();
-        let mode = self.modes.all(now);
-        if before != mode {
-            tracing::warn!(?mode, "the mode of all pods of this node is another");
-            self.compiler.set_mode(mode);
-            self.due.objects = true;
-        }
-    }
-
     /// Writes down who spoke with whom, from time to time, on a thread of its own: a disk may be slow.
     fn keep_inventory(&mut self) {
         let now = Timestamp::now();
@@ -557,20 +411,6 @@ impl Engine {
             .told(Timestamp::now(), staged.into_iter().collect())
     }
 
-    fn pause(&mut self, time: Duration) -> Result<Option<String>, Failure> {
-        let now = seconds();
-        let until = i64::try_from(time.as_secs())
-            .ok()
-            .filter(|&time| time > 0)
-            .map(|time| now.saturating_add(time));
-        self.modes.pause(until).map_err(|error| Failure {
-            error: format!("the pause cannot be written down: {error}"),
-        })?;
-        self.end_modes();
-        self.tell_notices();
-        Ok(self.modes.paused_until(now).and_then(modes::time))
-    }
-
     /// A pod that starts from now on was held, if the plugin is there. Those that the source tells of at first were
     /// there before.
     fn expect(&mut self) {
@@ -582,19 +422,4 @@ impl Engine {
 /// The present, in seconds since the epoch.
 fn seconds() -> i64 {
     Timestamp::now().as_second()
-}
-
-impl Due {
-    /// Whether there is anything to write.
-    fn any(&self, now: Instant) -> bool {
-        let looks = self.scanned || self.verify || self.hooks;
-        self.objects || looks || self.retry.is_some_and(|(at, _)| at <= now)
-    }
-
-    /// After a failure.
-    fn again(&mut self, now: Instant) {
-        let (first, last) = RETRY;
-        let pause = self.retry.map_or(first, |(_, pause)| (pause * 2).min(last));
-        self.retry = Some((now + pause, pause));
-    }
 }

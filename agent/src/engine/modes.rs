@@ -1,14 +1,14 @@
 //! What is in audit as a whole, and until when: all pods of the node, and namespaces. Compilation knows no clock; here is
 //! looked at it.
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use palisade_policy::model::{Mode, Namespace};
+use palisade_policy::model::{Mode, Namespace, Object};
 use serde::{Deserialize, Serialize};
 
-use super::{Audited, inventory};
-use crate::api::proto::{AuditStatus, AuditedNamespace};
+use super::{Audited, Engine, inventory, seconds};
+use crate::api::proto::{AuditStatus, AuditedNamespace, Failure};
 
 /// See the module. Times are seconds since the epoch.
 #[derive(Debug)]
@@ -156,6 +156,40 @@ pub(super) fn time(seconds: i64) -> Option<String> {
     Timestamp::from_second(seconds)
         .ok()
         .map(|time| time.to_string())
+}
+
+impl Engine {
+    /// Enforces what was in audit until now.
+    pub(super) fn end_modes(&mut self) {
+        let now = seconds();
+        for namespace in self.modes.ended(now) {
+            tracing::info!(namespace = &*namespace.name, "its audit has ended");
+            self.compiler.apply(Object::Namespace(namespace));
+            self.due.objects = true;
+        }
+        let before = self.compiler.index().mode();
+        let mode = self.modes.all(now);
+        if before != mode {
+            tracing::warn!(?mode, "the mode of all pods of this node is another");
+            self.compiler.set_mode(mode);
+            self.due.objects = true;
+        }
+    }
+
+    /// Puts all pods of the node in audit for so long, or with zero ends that. Returned is until when they are.
+    pub(super) fn pause(&mut self, length: Duration) -> Result<Option<String>, Failure> {
+        let now = seconds();
+        let until = i64::try_from(length.as_secs())
+            .ok()
+            .filter(|&time| time > 0)
+            .map(|time| now.saturating_add(time));
+        self.modes.pause(until).map_err(|error| Failure {
+            error: format!("the pause cannot be written down: {error}"),
+        })?;
+        self.end_modes();
+        self.tell_notices();
+        Ok(self.modes.paused_until(now).and_then(time))
+    }
 }
 
 #[cfg(test)]
