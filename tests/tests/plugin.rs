@@ -32,10 +32,11 @@ const READY: Duration = Duration::from_secs(30);
 /// How long a silence lasts, and how long an answer may take on a busy machine.
 const SILENCE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What may not depend on an agent.
-const AT_ONCE: Duration = Duration::from_secs(1);
 const PORT: u16 = 8080;
+/// How long the plugin waits for an agent, in seconds.
 const WAIT: u64 = 10;
+/// What may not depend on an agent: a busy machine takes its time, but not that of a wait.
+const AT_ONCE: Duration = Duration::from_secs(WAIT / 2);
 
 /// A node with the pods `x/friend`, `x/stranger` and `x/new`, of which the last is about to start. It may be reached by
 /// its friend, and reaches nobody.
