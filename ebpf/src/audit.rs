@@ -7,13 +7,7 @@ use palisade_common::{
     verdict::{Direction, Reason},
 };
 
-use crate::{
-    events::{self, Ends},
-    flows,
-    parse::Packet,
-    skb::Skb,
-    verdict,
-};
+use crate::{events, flows, parse::Packet, skb::Skb, verdict};
 
 /// A packet that is allowed as the first of a flow, or by itself.
 pub(crate) struct Allowed<'a> {
@@ -48,7 +42,7 @@ fn table(slot: &Slot, direction: Direction) -> u32 {
 pub(crate) fn allowed(skb: Skb, config: &Config, slot: &Slot, packet: &Packet, what: &Allowed<'_>) {
     if is_on(slot, what.direction) && denies(slot, packet, what) {
         let decided = (what.number, what.direction, Reason::Policy);
-        events::audit(skb, config, decided, packet, Ends::of(packet, what.peer));
+        events::audit(skb, config, decided, packet, what.peer);
     }
 }
 
@@ -73,7 +67,7 @@ pub(crate) fn unreadable(
 ) {
     if is_on(slot, decided.1) {
         let peer = events::peer_of(packet, decided.1);
-        events::audit(skb, config, decided, packet, Ends::of(packet, peer));
+        events::audit(skb, config, decided, packet, peer);
     }
 }
 
@@ -88,14 +82,8 @@ pub(crate) fn again(
 ) {
     let on = is_on(slot, Direction::Ingress) || is_on(slot, Direction::Egress);
     if on && denies_again(slot, key, flow) {
-        let decided = (key.slot, flow.opened(way), Reason::Revoked);
-        events::audit(
-            skb,
-            config,
-            decided,
-            packet,
-            Ends::of_flow(packet, way, flow),
-        );
+        let decided = (key.slot, way, Reason::Revoked);
+        events::audit_flow(skb, config, decided, packet, flow);
     }
 }
 

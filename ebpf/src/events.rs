@@ -3,7 +3,6 @@
 use palisade_common::{
     Address,
     event::Outcome,
-    key::FlowKey,
     value::{Config, Flow, REASONS},
     verdict::{Direction, Reason, Verdict},
 };
@@ -36,7 +35,7 @@ pub(crate) fn opened(
 ) {
     if config.flags & Config::REPORT_ALLOWED != 0 {
         let told = (slot, direction, Reason::Policy, Outcome::Allowed);
-        report(skb, config, told, packet, Ends::of(packet, peer));
+        report(skb, config, told, packet, &Sent { packet, peer });
     }
 }
 
@@ -49,31 +48,28 @@ pub(crate) fn deny(
     packet: &Packet,
 ) -> Verdict {
     let (_, direction, _) = decided;
-    let ends = Ends::of(packet, peer_of(packet, direction));
-    denied(skb, config, decided, packet, ends)
+    let peer = peer_of(packet, direction);
+    denied(skb, config, decided, packet, &Sent { packet, peer })
 }
 
 /// Counts and reports a packet of a connection whose permission was withdrawn. What denies it is policy of the direction that
-/// opened the connection.
+/// opened the connection; `decided` has the way of the packet. The connection is looked for again: the stack of all calls under
+/// way is small, and the callers' have no room to hold it.
 #[inline(never)]
 pub(crate) fn revoke(
     skb: Skb,
     config: &Config,
-    key: &FlowKey,
-    way: Direction,
+    decided: (u16, Direction, Reason),
     packet: &Packet,
 ) -> Verdict {
-    let Some(flow) = flows::connection(key) else {
-        return deny(skb, config, (key.slot, way, Reason::Revoked), packet);
+    let (slot, way, reason) = decided;
+    let key = packet.key(slot, way);
+    let Some(flow) = flows::connection(&key) else {
+        return deny(skb, config, decided, packet);
     };
-    let decided = (key.slot, flow.opened(way), Reason::Revoked);
-    denied(
-        skb,
-        config,
-        decided,
-        packet,
-        Ends::of_flow(packet, way, flow),
-    )
+    let decided = (slot, flow.opened(way), reason);
+    let ends = Opened { packet, way, flow };
+    denied(skb, config, decided, packet, &ends)
 }
 
 #[inline(always)]
@@ -82,7 +78,7 @@ fn denied(
     config: &Config,
     (slot, direction, reason): (u16, Direction, Reason),
     packet: &Packet,
-    ends: Ends<'_>,
+    ends: &impl Ends,
 ) -> Verdict {
     if let Some(counters) = maps::counters(slot, direction) {
         counters.denied[maps::reason_index(reason as u8)] += 1;
@@ -100,9 +96,35 @@ pub(crate) fn audit(
     config: &Config,
     decided: (u16, Direction, Reason),
     packet: &Packet,
-    ends: Ends<'_>,
+    peer: &Address,
 ) {
-    let (slot, direction, reason) = decided;
+    audited(skb, config, decided, packet, &Sent { packet, peer });
+}
+
+/// Counts and reports a packet of a flow that goes on because policy is in audit, in the direction that opened the flow.
+/// `decided` has the way of the packet: five registers hold the arguments of a call.
+#[inline(never)]
+pub(crate) fn audit_flow(
+    skb: Skb,
+    config: &Config,
+    decided: (u16, Direction, Reason),
+    packet: &Packet,
+    flow: &Flow,
+) {
+    let (slot, way, reason) = decided;
+    let decided = (slot, flow.opened(way), reason);
+    let ends = Opened { packet, way, flow };
+    audited(skb, config, decided, packet, &ends);
+}
+
+#[inline(always)]
+fn audited(
+    skb: Skb,
+    config: &Config,
+    (slot, direction, reason): (u16, Direction, Reason),
+    packet: &Packet,
+    ends: &impl Ends,
+) {
     if let Some(counters) = maps::counters(slot, direction) {
         counters.audited += 1;
     }
@@ -119,46 +141,94 @@ pub(crate) fn peer_of(packet: &Packet, direction: Direction) -> &Address {
     }
 }
 
-/// Between whom.
-pub(crate) struct Ends<'a> {
-    source: &'a Address,
-    destination: &'a Address,
-    source_port: u16,
-    destination_port: u16,
+/// Between whom. Told only once it is to be written: what a caller holds until then is on its small stack.
+trait Ends {
+    fn source(&self) -> (&Address, u16);
+    fn destination(&self) -> (&Address, u16);
     /// What was judged as the pod's peer.
+    fn peer(&self) -> &Address;
+}
+
+/// As the packet says.
+struct Sent<'a> {
+    packet: &'a Packet,
     peer: &'a Address,
 }
 
-impl<'a> Ends<'a> {
-    /// As the packet says.
+impl Ends for Sent<'_> {
     #[inline(always)]
-    pub(crate) fn of(packet: &'a Packet, peer: &'a Address) -> Self {
-        Self {
-            source: &packet.source,
-            destination: &packet.destination,
-            source_port: packet.source_port,
-            destination_port: packet.destination_port,
-            peer,
-        }
+    fn source(&self) -> (&Address, u16) {
+        (&self.packet.source, self.packet.source_port)
     }
 
-    /// As who opened the flow would send a packet, for one that goes that way: to the destination on which it was judged.
     #[inline(always)]
-    pub(crate) fn of_flow(packet: &'a Packet, way: Direction, flow: &'a Flow) -> Self {
-        let mut ends = Self::of(packet, &flow.peer);
-        let opened = flow.opened(way);
-        if opened as u8 != way as u8 {
-            (ends.source, ends.destination) = (&packet.destination, &packet.source);
-            // The identifier of an echo is the source port of either.
-            if packet.kind != kind::ECHO_REPLY {
-                (ends.source_port, ends.destination_port) =
-                    (packet.destination_port, packet.source_port);
-            }
+    fn destination(&self) -> (&Address, u16) {
+        (&self.packet.destination, self.packet.destination_port)
+    }
+
+    #[inline(always)]
+    fn peer(&self) -> &Address {
+        self.peer
+    }
+}
+
+/// As who opened the flow would send a packet, for one that goes that way: to the destination on which it was judged.
+struct Opened<'a> {
+    packet: &'a Packet,
+    way: Direction,
+    flow: &'a Flow,
+}
+
+impl Opened<'_> {
+    #[inline(always)]
+    fn direction(&self) -> Direction {
+        self.flow.opened(self.way)
+    }
+
+    #[inline(always)]
+    fn is_answer(&self) -> bool {
+        self.direction() as u8 != self.way as u8
+    }
+
+    /// The identifier of an echo is the source port of either.
+    #[inline(always)]
+    fn ports(&self) -> (u16, u16) {
+        let (source, destination) = (self.packet.source_port, self.packet.destination_port);
+        if self.is_answer() && self.packet.kind != kind::ECHO_REPLY {
+            (destination, source)
+        } else {
+            (source, destination)
         }
-        if matches!(opened, Direction::Egress) {
-            (ends.destination, ends.destination_port) = (&flow.peer, flow.port);
+    }
+}
+
+impl Ends for Opened<'_> {
+    #[inline(always)]
+    fn source(&self) -> (&Address, u16) {
+        let source = if self.is_answer() {
+            &self.packet.destination
+        } else {
+            &self.packet.source
+        };
+        (source, self.ports().0)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> (&Address, u16) {
+        if matches!(self.direction(), Direction::Egress) {
+            return (&self.flow.peer, self.flow.port);
         }
-        ends
+        let destination = if self.is_answer() {
+            &self.packet.source
+        } else {
+            &self.packet.destination
+        };
+        (destination, self.ports().1)
+    }
+
+    #[inline(always)]
+    fn peer(&self) -> &Address {
+        &self.flow.peer
     }
 }
 
@@ -168,7 +238,7 @@ fn report(
     config: &Config,
     (slot, direction, reason, outcome): (u16, Direction, Reason, Outcome),
     packet: &Packet,
-    ends: Ends<'_>,
+    ends: &impl Ends,
 ) {
     // The last budget of a direction is that of allowed flows: there are fewer reasons than budgets.
     let budgeted = match outcome {
@@ -181,11 +251,12 @@ fn report(
     // Field by field into the ring: the program's stack is small.
     let sent = maps::send(|event| {
         event.time = skb::monotonic();
-        event.source = maps::copy(ends.source);
-        event.destination = maps::copy(ends.destination);
-        event.peer = maps::copy(ends.peer);
-        event.source_port = ends.source_port;
-        event.destination_port = ends.destination_port;
+        let ((source, from), (destination, to)) = (ends.source(), ends.destination());
+        event.source = maps::copy(source);
+        event.destination = maps::copy(destination);
+        event.peer = maps::copy(ends.peer());
+        event.source_port = from;
+        event.destination_port = to;
         event.slot = slot;
         event.reason = reason as u8;
         event.direction = direction as u8;

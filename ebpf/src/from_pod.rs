@@ -80,7 +80,10 @@ pub(crate) fn judge(skb: Skb) -> Verdict {
             }
             return events::allow(skb, number, WAY);
         }
-        Settled::Revoked => return events::revoke(skb, &config, &key, WAY, packet),
+        Settled::Revoked => {
+            let decided = (number, WAY, Reason::Revoked);
+            return events::revoke(skb, &config, decided, packet);
+        }
         Settled::Pending | Settled::Miss => {}
     }
 

@@ -165,7 +165,7 @@ fn decide(
             return events::allow(skb, number, WAY);
         }
         Scene::REVOKED => {
-            return events::revoke(skb, config, key, WAY, packet);
+            return events::revoke(skb, config, (number, WAY, Reason::Revoked), packet);
         }
         _ => {
             let related = packet.kind == kind::ERROR && related(skb, config, number, slot, packet);
