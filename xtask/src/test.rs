@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold before a change is good.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{env, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -19,6 +19,9 @@ mod report;
 /// The highest tier of the inner loop; what is above needs minutes.
 const QUICK: u64 = 2;
 const HIGHEST: u64 = 3;
+/// Says how many random frames are tried each way, and how many a whole run tries: a minute and a half of both processors.
+const FRAMES: &str = "PALISADE_FUZZ_FRAMES";
+const MANY: &str = "5000000";
 
 /// Called by kube-proxy, by tests to do what others do on a node, and to see that shells take completions.
 const TOOLS: &[setup::Program] = &[
@@ -87,8 +90,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The tests of some tiers.
 fn tests(tiers: RangeInclusive<u64>, tally: &mut Tally) -> Result<()> {
-    let assets = prepare()?;
-    programs::run(tiers, assets.as_deref(), tally)
+    let assets = prepare()?.map(|path| (components::ASSETS, path.into_os_string()));
+    let whole = tiers.contains(&0) && tiers.contains(&HIGHEST);
+    let frames = (whole && env::var_os(FRAMES).is_none()).then(|| (FRAMES, MANY.into()));
+    let environment: Vec<_> = assets.into_iter().chain(frames).collect();
+    programs::run(tiers, &environment, tally)
 }
 
 /// Installs what tests need; the programs of a control plane and kube-proxy, where they can be had.

@@ -3,9 +3,10 @@
 use std::{
     cmp::Reverse,
     collections::VecDeque,
+    ffi::OsString,
     io::BufReader,
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::{Mutex, PoisonError, mpsc},
     thread,
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use cargo_metadata::Message;
 
 use super::report::{self, Tally};
-use crate::{cluster::components, lint, shell, workspace};
+use crate::{lint, shell, workspace};
 
 /// How many run at once.
 const AT_ONCE: usize = 2;
@@ -31,10 +32,10 @@ pub(super) struct Program {
     tier: u64,
 }
 
-/// Builds and runs those of some tiers; every target is of tier 0 unless `package.metadata.tier` names it.
+/// Builds and runs those of some tiers, with that in their environment; every target is of tier 0 unless `package.metadata.tier` names it.
 pub(super) fn run(
     tiers: RangeInclusive<u64>,
-    assets: Option<&Path>,
+    environment: &[(&str, OsString)],
     tally: &mut Tally,
 ) -> Result<()> {
     let mut programs = build()?;
@@ -43,7 +44,7 @@ pub(super) fn run(
     // What takes long begins first: networks, and of those the corpora.
     programs.sort_by_key(|program| (Reverse(program.tier), !program.name.contains("conformance")));
     let mut failed = Vec::new();
-    side_by_side(programs.into(), assets, |ended| {
+    side_by_side(programs.into(), environment, |ended| {
         let Ended {
             program,
             took,
@@ -114,7 +115,7 @@ struct Ended {
 /// Runs them, and tells of each once it has ended.
 fn side_by_side(
     programs: VecDeque<Program>,
-    assets: Option<&Path>,
+    environment: &[(&str, OsString)],
     mut tell: impl FnMut(Ended),
 ) -> Result<()> {
     let waiting = Mutex::new(programs);
@@ -129,7 +130,7 @@ fn side_by_side(
             scope.spawn(move || {
                 while let Some(program) = next() {
                     let start = Instant::now();
-                    let output = command_of(&program, assets).output();
+                    let output = command_of(&program, environment).output();
                     let output = output.with_context(|| format!("run {}", program.path.display()));
                     let ended = output.map(|output| Ended {
                         program,
@@ -151,14 +152,12 @@ fn side_by_side(
 }
 
 /// As cargo would run it. Passing tests show their output too: it says what was skipped.
-fn command_of(program: &Program, assets: Option<&Path>) -> Command {
+fn command_of(program: &Program, environment: &[(&str, OsString)]) -> Command {
     let mut test = Command::new(&program.path);
     test.arg("--show-output")
         .current_dir(&program.folder)
         .env("CARGO_MANIFEST_DIR", &program.folder)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null());
-    if let Some(assets) = assets {
-        test.env(components::ASSETS, assets);
-    }
     test
 }
