@@ -193,6 +193,25 @@ impl Agent {
         Ok(client::get(&self.socket, "/v1/status")?)
     }
 
+    /// Waits until its condition `source` holds, or does not; returns the reason.
+    ///
+    /// # Errors
+    /// Where it is otherwise for too long, or does not answer.
+    pub fn wait_for_source(&mut self, ok: bool, patience: Duration) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.status()?;
+            let source = status.conditions.iter().find(|it| it.name == "source");
+            let source = source.context("no condition")?;
+            if source.ok == ok {
+                return Ok(source.reason.clone().unwrap_or_default());
+            }
+            let log = self.process.log();
+            ensure!(Instant::now() < deadline, "source is {source:?}\n{log}");
+            thread::sleep(POLL);
+        }
+    }
+
     /// Asks whether and why packets pass between two pods (`ns/pod`) or addresses.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use self::assets::Assets;
 pub use self::{
     assets::program,
-    fake::{Fake, Make},
+    fake::{Fake, Make, versioned},
     kube_proxy::{KubeProxy, Mode},
     objects::Objects,
     relay::Relay,

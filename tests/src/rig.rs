@@ -19,6 +19,7 @@ use palisade_common::{
 use palisade_dataplane::{
     apply::{Store, StoreError},
     link::program::{LoadedProgram, Programs},
+    load::{OBJECT, calibrate},
     maps::{Capacity, Maps},
     mirror::Dump,
     plan::op::Op,
@@ -145,14 +146,15 @@ impl Rig {
             .map_max_entries("FLOWS_NEW", flows)
             // Kernel types are not used, and reading them takes longer than all the rest.
             .btf(None)
-            .load(palisade_dataplane::load::OBJECT)
+            .load(OBJECT)
             .expect("loading the object");
-        for name in Program::ALL.map(Program::name).into_iter().chain(["clock"]) {
+        for name in Program::ALL.map(Program::name) {
             let program = classifier(&mut object, name);
             program
                 .load()
                 .unwrap_or_else(|error| panic!("loading {name}: {error:?}"));
         }
+        let hz = calibrate(&mut object).expect("the clock").hz();
         let programs = Program::ALL.map(|program| {
             let program: &SchedClassifier = object
                 .program(program.name())
@@ -163,16 +165,14 @@ impl Rig {
         let carry = Carry::new(&programs);
         let mut maps = Maps::take(&mut object).expect("the maps");
         let events = maps.events.take().expect("the event ring");
-        let mut rig = Self {
+        Self {
             maps,
-            hz: 0,
+            hz,
             events,
             carry,
             frames: None,
             object,
-        };
-        rig.hz = rig.measure_hz();
-        rig
+        }
     }
 
     /// Whether test runs of this kernel can name the device that a packet came in by; those of 5.10 cannot.
@@ -283,19 +283,6 @@ impl Rig {
             to_pod: loaded("to_pod"),
             to_wire: loaded("to_wire"),
         }
-    }
-
-    /// Jiffies per second, from the clock: the kernel's config is not always there.
-    fn measure_hz(&mut self) -> u32 {
-        let span = std::time::Duration::from_millis(60);
-        let (start, from) = (std::time::Instant::now(), self.jiffies());
-        std::thread::sleep(span);
-        let (passed, to) = (start.elapsed(), self.jiffies());
-        let measured = f64::from(to.wrapping_sub(from)) / passed.as_secs_f64();
-        [100, 250, 300, 1000]
-            .into_iter()
-            .min_by_key(|hz| (f64::from(*hz) - measured).abs() as u32)
-            .expect("not empty")
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use palisade_tests::{
     agent::Agent,
-    control_plane::{ControlPlane, Fake, Objects, Relay, skip_without_assets},
+    control_plane::{ControlPlane, Fake, Objects, Relay, skip_without_assets, versioned},
     lab::{Cni, Lab, Plan},
     probe::{Attempt, Outcome, Protocol, attempt},
     skip_without_root,
@@ -100,25 +100,6 @@ impl Site {
 
     fn expect(&mut self, from: &str, expected: bool) -> Result<()> {
         self.expect_within(from, expected, SOON)
-    }
-
-    /// Waits until the condition `source` holds, or does not; returns its reason.
-    fn expect_source(&mut self, ok: bool, time: Duration) -> Result<String> {
-        let deadline = Instant::now() + time;
-        loop {
-            let status = self.agent.status()?;
-            let source = status.conditions.iter().find(|it| it.name == "source");
-            let source = source.context("no condition")?;
-            if source.ok == ok {
-                return Ok(source.reason.clone().unwrap_or_default());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "source is {source:?}\n{}",
-                self.agent.process().log()
-            );
-            thread::sleep(Duration::from_millis(100));
-        }
     }
 
     /// A metric's value.
@@ -226,7 +207,7 @@ fn what_went_while_nobody_watched_goes_with_the_next_list_and_the_last_state_sta
     // Nothing gets through, and meanwhile a policy goes, another comes, and a peer changes its labels.
     relay.stall(true);
     relay.cut();
-    let reason = site.expect_source(false, SOON)?;
+    let reason = site.agent.wait_for_source(false, SOON)?;
     assert!(reason.contains("cannot be watched"), "{reason}");
     objects.delete(&policy("closed", json!([])))?;
     objects.apply(&policy("open", from_label("app", "client")))?;
@@ -241,7 +222,7 @@ fn what_went_while_nobody_watched_goes_with_the_next_list_and_the_last_state_sta
     relay.cut();
     site.expect_within("other", true, AGAIN)?;
     site.expect("client", false)?;
-    site.expect_source(true, AGAIN)?;
+    site.agent.wait_for_source(true, AGAIN)?;
     let after = site.metric("palisade_watch_lists_total{kind=\"NetworkPolicy\"}")?;
     assert!(after > before, "listed {before} times, then {after}");
     assert!(site.metric("palisade_watch_errors_total{kind=\"NetworkPolicy\"}")? > 0.0);
@@ -260,10 +241,10 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() -> Result<()> {
     objects.apply(&closed)?;
     site.expect("client", false)?;
     control_plane.kill_server()?;
-    site.expect_source(false, SOON)?;
+    site.agent.wait_for_source(false, SOON)?;
     site.expect("client", false)?;
     control_plane.start_server()?;
-    site.expect_source(true, AGAIN)?;
+    site.agent.wait_for_source(true, AGAIN)?;
     Objects::new(&control_plane).delete(&closed)?;
     site.expect("client", true)
 }
@@ -280,7 +261,7 @@ fn what_a_restored_store_says_holds_though_its_versions_are_older() -> Result<()
     objects.apply(&closed)?;
     site.expect("client", false)?;
     control_plane.back_up()?;
-    site.expect_source(true, AGAIN)?;
+    site.agent.wait_for_source(true, AGAIN)?;
     // Much passes, and is forgotten: more than a server that starts writes by itself.
     let mut objects = Objects::new(&control_plane);
     objects.delete(&closed)?;
@@ -312,7 +293,7 @@ fn a_connection_that_stalls_is_noticed_in_time() -> Result<()> {
     let (begun, taken) = (Instant::now(), relay.accepted());
     relay.stall(true);
     objects.apply(&policy("p", json!([])))?;
-    site.expect_source(false, NOTICED)?;
+    site.agent.wait_for_source(false, NOTICED)?;
     println!("noticed after {:?}", begun.elapsed());
     // The stalled connection stays as it is; a new one goes through.
     relay.stall(false);
@@ -457,13 +438,6 @@ fn what_is_wrong_with_a_policy_is_said_on_it_once_by_all_nodes_together() -> Res
     let note = event["note"].as_str().context("a note")?;
     assert!(note.contains("nobody-has-it"), "{note}");
     Ok(())
-}
-
-/// An object as a server tells of it.
-fn versioned(object: &Value, version: u64) -> Value {
-    let mut object = object.clone();
-    object["metadata"]["resourceVersion"] = json!(version.to_string());
-    object
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use palisade_tests::{
     agent::Agent,
-    control_plane::Fake,
+    control_plane::{Fake, versioned},
     lab::Cni,
     probe::{Attempt, Outcome, Protocol, attempt},
     skip_without_root,
@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 const READY: Duration = Duration::from_secs(60);
 /// How long until it is tried again at the latest, and a little.
 const AGAIN: Duration = Duration::from_secs(75);
-const POLL: Duration = Duration::from_millis(100);
 const LISTS: [&str; 4] = ["namespaces", "pods", "networkpolicies", "services"];
 /// What each is refused with.
 const CODES: [u16; 4] = [429, 503, 500, 429];
@@ -46,29 +45,8 @@ fn list(fake: &Fake, objects: &[Value], version: u64) {
         .zip(["Namespace", "Pod", "NetworkPolicy", "Service"])
     {
         let of_kind = objects.iter().filter(|object| object["kind"] == kind);
-        let listed: Vec<_> = of_kind
-            .map(|object| {
-                let mut object = object.clone();
-                object["metadata"]["resourceVersion"] = json!(version.to_string());
-                object
-            })
-            .collect();
+        let listed: Vec<_> = of_kind.map(|object| versioned(object, version)).collect();
         fake.list(list, version, &listed);
-    }
-}
-
-/// Waits until the condition `source` holds, or does not; returns its reason.
-fn source(agent: &Agent, ok: bool) -> Result<String> {
-    let deadline = Instant::now() + AGAIN;
-    loop {
-        let status = agent.status()?;
-        let source = status.conditions.iter().find(|it| it.name == "source");
-        let source = source.context("no condition")?;
-        if source.ok == ok {
-            return Ok(source.reason.clone().unwrap_or_default());
-        }
-        ensure!(Instant::now() < deadline, "the source is {source:?}");
-        thread::sleep(POLL);
     }
 }
 
@@ -117,7 +95,7 @@ fn the_last_state_stays_while_the_server_refuses_and_what_it_says_afterwards_hol
     for list in LISTS {
         fake.close(list);
     }
-    let reason = source(&agent, false)?;
+    let reason = agent.wait_for_source(false, AGAIN)?;
     let names = |code: &u16| reason.contains(&code.to_string());
     ensure!(CODES.iter().any(names), "the source: {reason}");
     thread::sleep(refused);
@@ -132,15 +110,14 @@ fn the_last_state_stays_while_the_server_refuses_and_what_it_says_afterwards_hol
     for list in LISTS {
         fake.refuse(list, None);
     }
-    source(&agent, true)?;
+    agent.wait_for_source(true, AGAIN)?;
     fake.wait_until_watched(AGAIN)?;
     // What has changed in the meantime is told where the watch goes on, as a server does.
-    let mut closed = policy(
+    let closed = policy(
         "closed",
         &json!({"podSelector": peer("client")["podSelector"], "ingress": []}),
     );
-    closed["metadata"]["resourceVersion"] = json!("20");
-    fake.tell("networkpolicies", "ADDED", &closed);
+    fake.tell("networkpolicies", "ADDED", &versioned(&closed, 20));
     client_answers(&trial, false)?;
     ensure!(agent.process().is_running(), "the agent has ended");
     streams.judge("while the server refused")

@@ -205,6 +205,14 @@ impl Fake {
     }
 }
 
+/// An object as a server tells of it.
+#[must_use]
+pub fn versioned(object: &Value, version: u64) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = json!(version.to_string());
+    object
+}
+
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
